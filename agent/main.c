@@ -1,0 +1,266 @@
+/* main.c -- ptycast-agent: a pty server for sandboxes. Reads the flags and starts one of its modes. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "agent/log.h"
+#include "agent/meeting.h"
+#include "agent/options.h"
+#include "agent/registry.h"
+#include "agent/runner.h"
+#include "agent/server.h"
+#include "agent/single.h"
+
+#define RUNNER_TRIES 3
+
+/* Descriptors 0 to 2 must exist, or a socket would get one of these numbers. */
+static void open_standard(void)
+{
+	int fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= 2)
+		fd = dup(fd);
+	if (fd > 2)
+		close(fd);
+}
+
+static void redirect_to_null(int first, int last)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	for (int fd = first; null >= 0 && fd <= last; fd++)
+		(void)dup2(null, fd);
+	if (null >= 0)
+		close(null);
+}
+
+static int print(const char *line)
+{
+	size_t size = strlen(line);
+	return write(STDOUT_FILENO, line, size) == (ssize_t)size ? 0 : -1;
+}
+
+/* Initialises the agent and listens. Returns 0, or -1 with text why not. */
+static int begin(struct agent *agent, const struct options *options, char text[RUNNER_TEXT_BYTES])
+{
+	int rc = agent_init(agent, options);
+	if (rc < 0) {
+		snprintf(text, RUNNER_TEXT_BYTES, "agent cannot start: %s", strerror(-rc));
+		return -1;
+	}
+	rc = server_listen(agent);
+	if (rc < 0) {
+		snprintf(text, RUNNER_TEXT_BYTES, "agent cannot listen: %s", strerror(-rc));
+		agent_fini(agent);
+		return -1;
+	}
+	return 0;
+}
+
+/* Version 2 alone. */
+static int main_agent(struct agent *agent, const struct options *options)
+{
+	char text[RUNNER_TEXT_BYTES], line[AGENT_HANDSHAKE_BYTES_MAX];
+	(void)setsid(); /* whoever started us may end together with its terminal */
+	if (begin(agent, options, text) < 0) {
+		log_error("%s", text);
+		return 1;
+	}
+	agent_handshake(agent, NULL, line);
+	int status = 1;
+	if (print(line) == 0) {
+		redirect_to_null(0, options->debug ? 1 : 2);
+		status = agent_run(agent);
+	}
+	agent_fini(agent);
+	return status;
+}
+
+static int main_single(struct agent *agent, const struct options *options)
+{
+	char text[RUNNER_TEXT_BYTES];
+	if (begin(agent, options, text) < 0) {
+		log_error("%s", text);
+		return 1;
+	}
+	(void)single_start(agent); /* when it fails, the agent stops at once */
+	int status = agent_run(agent);
+	agent_fini(agent);
+	return status;
+}
+
+/* An agent that takes shells from runners, for main_server() and behind main_client(). The caller holds
+ * the lock of the meeting. Returns as begin(). */
+static int begin_registry(struct agent *agent, const struct options *options,
+			  const struct meeting *meeting, char text[RUNNER_TEXT_BYTES])
+{
+	if (begin(agent, options, text) < 0)
+		return -1;
+	int fd = meeting_listen(meeting);
+	int rc = fd < 0 ? fd : registry_create(agent, fd);
+	if (rc < 0) {
+		snprintf(text, RUNNER_TEXT_BYTES, "agent cannot be found: %s", strerror(-rc));
+		agent_fini(agent);
+	}
+	return rc < 0 ? -1 : 0;
+}
+
+static int main_server(struct agent *agent, const struct options *options, struct meeting *meeting)
+{
+	char text[RUNNER_TEXT_BYTES], line[SHELL_TOKEN_BYTES_MAX + 32];
+	if (meeting_lock(meeting) < 0) {
+		log_error("another agent does not come up");
+		return 1;
+	}
+	int fd = meeting_connect(meeting);
+	if (fd >= 0) {
+		log_error("an agent runs already");
+		close(fd);
+		return 1;
+	}
+	if (begin_registry(agent, options, meeting, text) < 0) {
+		log_error("%s", text);
+		return 1;
+	}
+	meeting_unlock(meeting);
+	snprintf(line, sizeof(line), "port=%d token=%s\n", agent->port, agent->control_token);
+	(void)print(line);
+	int status = agent_run(agent);
+	agent_fini(agent);
+	return status;
+}
+
+/* The agent behind a runner: a process of its own, which tells its fate through ready. */
+static int main_background(struct agent *agent, const struct options *options, struct meeting *meeting,
+			   int ready)
+{
+	char text[RUNNER_TEXT_BYTES];
+	(void)setsid();
+	redirect_to_null(0, 2);
+	if (begin_registry(agent, options, meeting, text) < 0) {
+		(void)!write(ready, text, strlen(text));
+		return 1;
+	}
+	meeting_unlock(meeting);
+	(void)!write(ready, "", 1);
+	close(ready);
+	int status = agent_run(agent);
+	agent_fini(agent);
+	return status;
+}
+
+/* Starts an agent in the background and waits until it can be found. Returns 0 or -1 (said), and in the
+ * background process, at its end, 1 with its status. */
+static int start_background(struct agent *agent, const struct options *options,
+			    struct meeting *meeting, int *status)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) != 0) {
+		log_error("pipe: %s", strerror(errno));
+		return -1;
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		close(ends[0]);
+		*status = main_background(agent, options, meeting, ends[1]);
+		return 1;
+	}
+	close(ends[1]);
+	char text[RUNNER_TEXT_BYTES] = "agent ended at once";
+	ssize_t size = pid > 0 ? read(ends[0], text, sizeof(text) - 1) : -1;
+	close(ends[0]);
+	if (size == 1 && text[0] == '\0')
+		return 0;
+	if (size > 0)
+		text[size] = '\0';
+	log_error("%s", text);
+	return -1;
+}
+
+/* Returns a connection to the agent, started if need be; -1 (said), or -2 in the background process. */
+static int find_agent(struct agent *agent, const struct options *options, struct meeting *meeting,
+		      int *status)
+{
+	int fd = meeting_connect(meeting);
+	if (fd >= 0)
+		return fd;
+	int rc = meeting_lock(meeting);
+	if (rc == 0) {
+		fd = meeting_connect(meeting); /* somebody else was first */
+		if (fd == -ECONNREFUSED) {
+			rc = start_background(agent, options, meeting, status);
+			if (rc != 0)
+				return rc < 0 ? -1 : -2;
+			fd = meeting_connect(meeting);
+		}
+		meeting_unlock(meeting);
+	}
+	if (rc < 0 || fd < 0) {
+		log_error("agent cannot be reached: %s", strerror(rc < 0 ? -rc : -fd));
+		return -1;
+	}
+	return fd;
+}
+
+static int main_client(struct agent *agent, const struct options *options, struct meeting *meeting)
+{
+	int status = -EAGAIN;
+	/* An agent may be found in the moment in which it ends. */
+	for (int i = 0; i < RUNNER_TRIES && status == -EAGAIN; i++) {
+		int fd = find_agent(agent, options, meeting, &status);
+		if (fd == -2)
+			return status;
+		if (fd < 0)
+			return 1;
+		status = runner_run(fd, options);
+		close(fd);
+	}
+	if (status == -EAGAIN)
+		log_error("the agent ends again and again");
+	return status < 0 ? 1 : status;
+}
+
+static int with_meeting(struct agent *agent, const struct options *options,
+			int (*run)(struct agent *, const struct options *, struct meeting *))
+{
+	struct meeting meeting;
+	int rc = meeting_init(&meeting, options);
+	if (rc < 0) {
+		log_error("directory of the agent's socket: %s",
+			  rc == -EPERM ? "it must be ours, of mode 0700 and no link" : strerror(-rc));
+		return 1;
+	}
+	int status = run(agent, options, &meeting);
+	meeting_fini(&meeting);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	static struct agent agent;
+	struct options options;
+	int status = 1;
+	open_standard();
+	if (options_parse(argc, argv, &options, &status) == OPTIONS_EXIT)
+		return status;
+	log_set_debug(options.debug);
+	switch (options.mode) {
+	case MODE_AGENT:
+		status = main_agent(&agent, &options);
+		break;
+	case MODE_SINGLE:
+		status = main_single(&agent, &options);
+		break;
+	case MODE_SERVER:
+		status = with_meeting(&agent, &options, main_server);
+		break;
+	case MODE_CLIENT:
+		status = with_meeting(&agent, &options, main_client);
+		break;
+	}
+	free((char *)(uintptr_t)options.token);
+	return status;
+}
