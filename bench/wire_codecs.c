@@ -56,7 +56,13 @@ static void run_ws_mask(uint8_t *out, uint8_t *data, size_t size)
 static void run_utf8_valid(uint8_t *out, uint8_t *data, size_t size)
 {
 	(void)out;
-	sink = utf8_valid_prefix(data, size);
+	for (size_t at = 0; at < size;) {
+		bool valid;
+		at += utf8_valid_prefix(data + at, size - at);
+		sink = at;
+		if (at < size)
+			at += utf8_step(data + at, size - at, &valid);
+	}
 }
 
 static void run_utf8_replace(uint8_t *out, uint8_t *data, size_t size)

@@ -63,8 +63,6 @@ enum input_seq_verdict input_seq_check(const struct input_seq *t,
 static int grow(struct input_seq *t)
 {
 	size_t capacity = t->capacity == 0 ? CLIENTS_FIRST : 2 * t->capacity;
-	if (capacity > INPUT_SEQ_CLIENTS_MAX)
-		capacity = INPUT_SEQ_CLIENTS_MAX;
 	struct client *clients = realloc(t->clients, capacity * sizeof(*clients));
 	if (clients == NULL)
 		return -ENOMEM;

@@ -76,7 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			step(t, m, client, seq, true);
 			break;
 		case 3: /* a crowd of clients, which may push out others */
-			for (unsigned i = 0; i < 4u * data[3] && crowd_left > 0; i++, crowd_left--)
+			for (unsigned i = 0; i < data[3] && crowd_left > 0; i++, crowd_left--)
 				step(t, m, (uint16_t)(client + i), 1, true);
 			break;
 		}

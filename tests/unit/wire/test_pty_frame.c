@@ -325,9 +325,10 @@ static void reads_strings_in_turn(void **state)
 	assert_int_equal(pty_strings_next(&strings, &at, &string), 0);
 	assert_int_equal(pty_strings_next(&strings, &at, &string), 0);
 
-	struct pty_strings none = { 0 };
+	struct pty_strings none = { 0 }, cut = { 1, BYTES("\0\0\0\5bash") };
 	at = 0;
 	assert_int_equal(pty_strings_next(&none, &at, &string), 0);
+	assert_int_equal(pty_strings_next(&cut, &at, &string), 0);
 }
 
 static void writes_data_and_input_headers_for_bytes_that_follow(void **state)

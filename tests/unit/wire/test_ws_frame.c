@@ -222,6 +222,25 @@ static void grows_with_a_long_message_and_never_over_the_limit(void **state)
 	ws_decoder_fini(&d);
 }
 
+static void takes_long_fragments(void **state)
+{
+	(void)state;
+	uint8_t *payload = exactly(60000);
+	memset(payload, 'x', 60000);
+	struct log stream = { 0 };
+	encode_frame(&stream, WS_ROLE_SERVER, WS_TEXT, false, payload, 10000);
+	encode_frame(&stream, WS_ROLE_SERVER, WS_CONTINUATION, false, payload, 60000);
+	encode_frame(&stream, WS_ROLE_SERVER, WS_CONTINUATION, true, payload, 30000);
+	struct ws_decoder d;
+	struct story s = { .text = "" };
+	ws_decoder_init(&d, WS_ROLE_SERVER, MAX_MESSAGE_BYTES);
+	feed(&d, stream.bytes, stream.size, &s);
+	assert_string_equal(s.text, "TEXT[100000]");
+	ws_decoder_fini(&d);
+	free(stream.bytes);
+	free(payload);
+}
+
 static void closes_with_1009_as_soon_as_too_much_is_announced(void **state)
 {
 	(void)state;
@@ -486,6 +505,7 @@ int main(void)
 		cmocka_unit_test(holds_a_message_in_pieces_until_the_next_call),
 		cmocka_unit_test(reserves_nothing_for_what_is_only_announced),
 		cmocka_unit_test(grows_with_a_long_message_and_never_over_the_limit),
+		cmocka_unit_test(takes_long_fragments),
 		cmocka_unit_test(closes_with_1009_as_soon_as_too_much_is_announced),
 		cmocka_unit_test(takes_a_message_of_just_the_limit),
 		cmocka_unit_test(closes_with_1002_on_broken_frames),
