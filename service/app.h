@@ -1,0 +1,25 @@
+/* app.h -- what main() wires together; every part borrows it. */
+#pragma once
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct app {
+	/* Set by main() before the threads start, then never changed. */
+	const struct config *config;
+	const struct store_ops *store_ops;
+	struct store *store;
+	struct seal_keys *seal_keys;
+	struct auth *auth;
+	struct registry *registry;
+	struct loop **loops;
+	unsigned loops_count;
+	struct provisioner *provisioner;
+	const struct provider_config *providers;
+	struct http *http;
+	uint16_t port; /* of the listener, once it is there */
+
+	atomic_bool draining;    /* set at the stop: new sessions and streams get 503 draining */
+	_Atomic int64_t viewers; /* reserved, of all sessions */
+};

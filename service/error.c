@@ -1,0 +1,16 @@
+/* error.c -- see error.h. */
+#include "service/error.h"
+
+#include <stdio.h>
+
+int error_set(struct error *err, int code, const char *format, ...)
+{
+	if (err == NULL)
+		return code;
+	err->code = code;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(err->text, sizeof(err->text), format, args);
+	va_end(args);
+	return code;
+}

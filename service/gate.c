@@ -1,0 +1,335 @@
+/* gate.c -- see gate.h. */
+#include "service/gate.h"
+
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "service/app.h"
+#include "service/assets.h"
+#include "service/config.h"
+#include "service/http_private.h"
+#include "service/loop.h"
+#include "service/metrics.h"
+#include "service/origin.h"
+#include "service/registry.h"
+#include "service/request.h"
+#include "service/session.h"
+
+#define METHOD_OPTIONS 8
+
+/* --- framing --- */
+
+struct framing {
+	unsigned hosts, lengths, encodings;
+	bool bad_name;
+};
+
+static enum MHD_Result look_at_header(void *arg, enum MHD_ValueKind kind, const char *name,
+				      const char *value)
+{
+	(void)kind;
+	(void)value;
+	struct framing *f = arg;
+	f->hosts += strcasecmp(name, MHD_HTTP_HEADER_HOST) == 0;
+	f->lengths += strcasecmp(name, MHD_HTTP_HEADER_CONTENT_LENGTH) == 0;
+	f->encodings += strcasecmp(name, MHD_HTTP_HEADER_TRANSFER_ENCODING) == 0;
+	if (name[strcspn(name, " \t")] != '\0')
+		f->bad_name = true;
+	return MHD_YES;
+}
+
+/* libmicrohttpd takes the first of several lengths, a length beside an encoding and any encoding: where a
+ * proxy in front of us reads them otherwise, one request hides in another (RFC 9112 section 11.2). */
+static bool check_framing(struct request *r, const char *version)
+{
+	struct framing f = { 0 };
+	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, look_at_header, &f);
+	const char *encoding = request_header(r, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+	const char *length = request_header(r, MHD_HTTP_HEADER_CONTENT_LENGTH);
+	r->host = request_header(r, MHD_HTTP_HEADER_HOST);
+	r->origin = request_header(r, MHD_HTTP_HEADER_ORIGIN);
+	r->announced = length == NULL ? 0 : strtoull(length, NULL, 10);
+	if (encoding != NULL)
+		r->announced = UINT64_MAX;
+
+	/* What fits into the connection's memory beside no answer. Libmicrohttpd answers the larger ones,
+	 * like this without a body. */
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+	if (info != NULL && info->header_size > r->app->config->request_head_bytes) {
+		r->close = true;
+		request_answer_empty(r, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE);
+		return false;
+	}
+
+	struct problem p;
+	if (f.bad_name)
+		p = problem_bad_request("headers", "", "a header's name has a space");
+	else if (f.encodings + f.lengths > 1 ||
+		 (encoding != NULL && strcasecmp(encoding, "chunked") != 0))
+		p = problem_bad_request("Transfer-Encoding", "",
+					"one Content-Length, or Transfer-Encoding: chunked");
+	else if (f.hosts > 1 || (f.hosts == 0 && strcmp(version, MHD_HTTP_VERSION_1_0) != 0))
+		p = problem_bad_request("Host", "", "one Host header is needed");
+	else
+		return true;
+	r->close = true;
+	request_answer_problem(r, &p);
+	return false;
+}
+
+/* --- route and method --- */
+
+static const struct asset *asset_find(const char *path)
+{
+	if (strcmp(path, "/") == 0)
+		path = "/index.html";
+	for (size_t i = 0; i < assets_count; i++)
+		if (strcmp(assets[i].path, path) == 0)
+			return &assets[i];
+	return NULL;
+}
+
+/* Compares path with "/sessions/:id/stream" or, for the embedded files, with "*". */
+static bool path_matches(struct request *r, const char *pattern, const char *path,
+			 char id[SESSION_ID_MAX + 1])
+{
+	if (strcmp(pattern, "*") == 0) {
+		r->asset = asset_find(path);
+		return r->asset != NULL;
+	}
+	const char *variable = strstr(pattern, ":id");
+	if (variable == NULL)
+		return strcmp(pattern, path) == 0;
+	size_t before = (size_t)(variable - pattern);
+	if (strncmp(pattern, path, before) != 0)
+		return false;
+	size_t length = strcspn(path + before, "/");
+	if (length > SESSION_ID_MAX || strcmp(variable + 3, path + before + length) != 0)
+		return false;
+	memcpy(id, path + before, length);
+	id[length] = '\0';
+	return session_id_valid(id);
+}
+
+static bool listener_has(const struct request *r, const struct route *route)
+{
+	bool apart = r->app->config->metrics_listen != NULL;
+	if ((route->flags & ROUTE_METRICS) != 0)
+		return r->listener->is_metrics == apart;
+	return !r->listener->is_metrics;
+}
+
+static unsigned method_of(const char *name)
+{
+	if (strcmp(name, MHD_HTTP_METHOD_GET) == 0 || strcmp(name, MHD_HTTP_METHOD_HEAD) == 0)
+		return METHOD_GET;
+	if (strcmp(name, MHD_HTTP_METHOD_POST) == 0)
+		return METHOD_POST;
+	if (strcmp(name, MHD_HTTP_METHOD_DELETE) == 0)
+		return METHOD_DELETE;
+	return strcmp(name, MHD_HTTP_METHOD_OPTIONS) == 0 ? METHOD_OPTIONS : 0;
+}
+
+static void answer_options(struct request *r, const char *allow)
+{
+	request_answer_empty(r, MHD_HTTP_NO_CONTENT);
+	request_add_header(r, MHD_HTTP_HEADER_ALLOW, allow);
+	if (r->origin == NULL || !list_has(r->app->config->cors_origins, r->origin))
+		return;
+	request_add_header(r, "Access-Control-Allow-Methods", allow);
+	request_add_header(r, "Access-Control-Allow-Headers",
+			   "Authorization, Content-Type, Input-Client, Input-Seq, Last-Event-ID");
+	request_add_header(r, "Access-Control-Max-Age", "600");
+}
+
+/* Sets r->route; answers when there is none, or no such method, and to OPTIONS. */
+static bool check_route(struct request *r, const char *path, const char *method,
+			char id[SESSION_ID_MAX + 1])
+{
+	unsigned asked = method_of(method), possible = 0;
+	const struct route *found = NULL;
+	for (size_t i = 0; i < routes_count && path != NULL; i++) {
+		const struct route *route = &routes[i];
+		if (!listener_has(r, route) || (possible != 0 && strcmp(route->path, "*") == 0) ||
+		    !path_matches(r, route->path, path, id))
+			continue;
+		possible |= route->method;
+		if (route->method == asked)
+			found = route;
+	}
+	if (possible == 0) {
+		struct problem p = problem_make(404, "not-found", "there is nothing here");
+		request_answer_problem(r, &p);
+		return false;
+	}
+	char allow[64];
+	snprintf(allow, sizeof(allow), "%s%s%sOPTIONS",
+		 (possible & METHOD_GET) != 0 ? "GET, HEAD, " : "",
+		 (possible & METHOD_POST) != 0 ? "POST, " : "",
+		 (possible & METHOD_DELETE) != 0 ? "DELETE, " : "");
+	if (found == NULL && asked != METHOD_OPTIONS) {
+		struct problem p = problem_make(405, "method-not-allowed", "possible here: %s",
+						allow);
+		request_answer_problem(r, &p);
+		request_add_header(r, MHD_HTTP_HEADER_ALLOW, allow);
+		return false;
+	}
+	if (r->listener->is_loopback && r->host != NULL &&
+	    !host_is_local(r->host, r->app->config->allowed_hosts)) {
+		struct problem p = problem_make(403, "forbidden",
+						"this Host is foreign to a service on loopback");
+		request_answer_problem(r, &p);
+		return false;
+	}
+	if (asked == METHOD_OPTIONS) {
+		answer_options(r, allow);
+		return false;
+	}
+	r->route = found;
+	r->head = strcmp(method, MHD_HTTP_METHOD_HEAD) == 0;
+	return true;
+}
+
+/* --- who --- */
+
+static void answer_unauthorized(struct request *r, const struct credentials *c, const char *text)
+{
+	metric_add(METRIC_UNAUTHORIZED, 1);
+	struct problem p = problem_make(401, "unauthorized", "%s", text);
+	const union MHD_ConnectionInfo *info =
+		MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+	if (info != NULL && (c->authorization != NULL || c->ticket != NULL || c->cookie != NULL)) {
+		/* Good credentials pass whatever their address did before: behind a load
+		 * balancer all clients have one. */
+		unsigned wait_s = throttle_fail(&r->listener->http->unauthorized,
+						throttle_key(info->client_addr),
+						r->app->config->unauthorized_per_minute,
+						loop_now_us() / 1000000);
+		if (wait_s != 0) {
+			p = problem_make(429, "rate-limit", "too many bad credentials");
+			p.reply.retry_after_s = wait_s;
+			r->close = true;
+		}
+	}
+	request_answer_problem(r, &p);
+}
+
+static bool check_credential(struct request *r, const char *id)
+{
+	if (r->route->role == ROLE_NONE || r->listener->is_metrics)
+		return true;
+	char cookie_name[SESSION_ID_MAX + 4];
+	snprintf(cookie_name, sizeof(cookie_name), "pt_%s", id);
+	struct credentials c = {
+		.authorization = request_header(r, MHD_HTTP_HEADER_AUTHORIZATION),
+		.session = id[0] != '\0' ? id : NULL,
+		.is_stream = (r->route->flags & ROUTE_TICKET) != 0,
+	};
+	if ((r->route->flags & ROUTE_TICKET) != 0)
+		c.ticket = request_query(r, "ticket");
+	if ((r->route->flags & ROUTE_STREAM) != 0)
+		c.cookie = MHD_lookup_connection_value(r->connection, MHD_COOKIE_KIND, cookie_name);
+	struct error err = { 0 };
+	if (auth_check(r->app->auth, &c, &r->principal, &err) != 0) {
+		answer_unauthorized(r, &c, err.text);
+		return false;
+	}
+	if (r->principal.session[0] != '\0' && strcmp(r->principal.session, id) != 0) {
+		answer_unauthorized(r, &c, "this credential is for another session");
+		return false;
+	}
+	if (r->principal.role < r->route->role) {
+		struct problem p = problem_make(403, "forbidden", "this needs the role %s",
+						role_name(r->route->role));
+		request_answer_problem(r, &p);
+		return false;
+	}
+	return true;
+}
+
+static bool check_session(struct request *r, const char *id)
+{
+	if (id[0] == '\0')
+		return true;
+	bool any_subject = r->principal.role == ROLE_OPERATOR;
+	r->session = registry_find(r->app->registry, id, any_subject ? NULL : r->principal.subject);
+	if (r->session != NULL)
+		return true;
+	struct problem p = problem_make(404, "not-found", "no such session");
+	request_answer_problem(r, &p);
+	return false;
+}
+
+/* --- the body that is announced --- */
+
+static void answer_media_type(struct request *r, const char *field, const char *const *allowed)
+{
+	struct problem p = problem_make(415, "unsupported-media-type", "this %s is not taken here",
+					field);
+	snprintf(p.field, sizeof(p.field), "%s", field);
+	p.allowed_list = allowed;
+	request_answer_problem(r, &p);
+}
+
+static bool type_is(const char *type, const char *name)
+{
+	size_t length = strcspn(type, ";");
+	while (length > 0 && (type[length - 1] == ' ' || type[length - 1] == '\t'))
+		length--;
+	return length == strlen(name) && strncasecmp(type, name, length) == 0;
+}
+
+static bool check_body(struct request *r)
+{
+	static const char *const json_types[] = { "application/json", NULL };
+	static const char *const input_types[] = { "text/plain", "application/octet-stream",
+						   "application/json", NULL };
+	static const char *const codings[] = { "identity", NULL };
+	bool is_input = (r->route->flags & ROUTE_INPUT) != 0;
+	if (!is_input && (r->route->flags & ROUTE_JSON) == 0)
+		return true; /* what comes is thrown away */
+
+	const char *type = request_header(r, MHD_HTTP_HEADER_CONTENT_TYPE);
+	const char *coding = request_header(r, MHD_HTTP_HEADER_CONTENT_ENCODING);
+	const char *const *known = is_input ? input_types : json_types;
+	r->json = type != NULL && type_is(type, "application/json");
+	bool ok = is_input && type == NULL;
+	for (const char *const *t = known; *t != NULL && type != NULL; t++)
+		ok = ok || type_is(type, *t);
+	if (!ok) {
+		answer_media_type(r, "Content-Type", known);
+		return false;
+	}
+	if (coding != NULL && strcasecmp(coding, "identity") != 0) {
+		answer_media_type(r, "Content-Encoding", codings);
+		return false;
+	}
+	r->body_bytes_max = r->route->body_bytes_max;
+	if (is_input) {
+		size_t max = r->app->config->input_bytes;
+		r->body_bytes_max = r->json ? max + max / 2 : max; /* base64 and escapes */
+	}
+	if (r->announced != UINT64_MAX && r->announced > r->body_bytes_max) {
+		request_answer_too_large(r, r->body_bytes_max);
+		return false;
+	}
+	return true;
+}
+
+void gate_check(struct request *r, const char *path, const char *method, const char *version)
+{
+	char id[SESSION_ID_MAX + 1] = "";
+	if (!check_framing(r, version) || !check_route(r, path, method, id))
+		return;
+	bool refuses = atomic_load(&r->listener->http->quiesced) && !r->listener->is_metrics;
+	if (refuses && r->route->role != ROLE_NONE) {
+		request_answer_draining(r);
+		return;
+	}
+	if (check_credential(r, id) && check_session(r, id))
+		check_body(r);
+}

@@ -1,0 +1,105 @@
+/* provisioner.c -- see provisioner.h. */
+#include "service/provisioner.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/metrics.h"
+
+struct provisioner {
+	pthread_mutex_t lock; /* guards all below but the threads */
+	pthread_cond_t changed;
+	struct provisioner_job *first, **end;
+	unsigned queued, queue_max;
+	bool stop;
+	unsigned threads_count;
+	pthread_t threads[];
+};
+
+static void *provisioner_thread(void *arg)
+{
+	struct provisioner *p = arg;
+	pthread_mutex_lock(&p->lock);
+	for (;;) {
+		while (p->first == NULL && !p->stop)
+			pthread_cond_wait(&p->changed, &p->lock);
+		struct provisioner_job *job = p->first;
+		if (job == NULL)
+			break;
+		p->first = job->next;
+		if (p->first == NULL)
+			p->end = &p->first;
+		p->queued--;
+		pthread_mutex_unlock(&p->lock);
+		job->run(job);
+		metric_add(METRIC_PROVISIONER_JOBS, -1);
+		pthread_mutex_lock(&p->lock);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
+
+int provisioner_create(unsigned threads, unsigned queue_max, struct provisioner **ret,
+		       struct error *err)
+{
+	struct provisioner *p = calloc(1, sizeof(*p) + threads * sizeof(p->threads[0]));
+	if (p == NULL)
+		return error_set(err, -ENOMEM, "no memory for the provisioner");
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->changed, NULL);
+	p->end = &p->first;
+	p->queue_max = queue_max;
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = 0;
+	while (p->threads_count < threads && rc == 0) {
+		rc = pthread_create(&p->threads[p->threads_count], NULL, provisioner_thread, p);
+		if (rc == 0)
+			p->threads_count++;
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc != 0) {
+		provisioner_destroy(p);
+		return error_set(err, -rc, "cannot start a thread: %s", strerror(rc));
+	}
+	*ret = p;
+	return 0;
+}
+
+void provisioner_destroy(struct provisioner *p)
+{
+	if (p == NULL)
+		return;
+	pthread_mutex_lock(&p->lock);
+	p->stop = true;
+	pthread_cond_broadcast(&p->changed);
+	pthread_mutex_unlock(&p->lock);
+	for (unsigned i = 0; i < p->threads_count; i++)
+		pthread_join(p->threads[i], NULL);
+	pthread_cond_destroy(&p->changed);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+int provisioner_submit(struct provisioner *p, struct provisioner_job *job)
+{
+	pthread_mutex_lock(&p->lock);
+	bool full = p->queued >= p->queue_max || p->stop;
+	if (!full) {
+		job->next = NULL;
+		*p->end = job;
+		p->end = &job->next;
+		p->queued++;
+		pthread_cond_signal(&p->changed);
+	}
+	pthread_mutex_unlock(&p->lock);
+	if (full)
+		return -EAGAIN;
+	metric_add(METRIC_PROVISIONER_JOBS, 1);
+	return 0;
+}

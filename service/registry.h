@@ -1,0 +1,37 @@
+/* registry.h -- all sessions of this replica by id, and the limits on their number. Thread: any. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "service/error.h"
+#include "service/reply.h"
+#include "service/session.h"
+
+struct registry;
+
+int registry_create(struct app *app, struct registry **ret);
+void registry_destroy(struct registry *r); /* all sessions must be stopped */
+
+/* Finds or makes the session of spec, so that of many simultaneous calls with one id exactly one makes
+ * it. Returns 201 (made and started), 200 (known, alive, same parameters), or the status of *problem
+ * (409 id-differs, id-taken; 429 session-limit; 503). For 200 and 201 *ret is a new reference. An ended
+ * session of the same subject is replaced. */
+unsigned registry_open(struct registry *r, const struct session_spec *spec, struct session **ret,
+		       struct reply *problem);
+
+/* A new reference, or NULL. subject NULL: of any subject (operators). */
+struct session *registry_find(struct registry *r, const char *id, const char *subject);
+
+/* Up to limit sessions with id > after (NULL: from the start), by id; subject NULL: all; state -1: any.
+ * Returns how many; *more tells that others follow. The references are the caller's. */
+size_t registry_list(struct registry *r, const char *subject, int state, const char *after,
+		     size_t limit, struct session **ret, bool *more);
+
+/* Takes an ended session out and forgets it in the store. False when it is not that one any more. */
+bool registry_forget(struct registry *r, struct session *s);
+
+/* At the start: the sessions of the store. */
+int registry_restore(struct registry *r, struct error *err);
+/* At the end: stops all, waits until they are, at most timeout_ms. False when some are not. */
+bool registry_stop(struct registry *r, bool end_shells, unsigned timeout_ms);

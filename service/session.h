@@ -1,0 +1,115 @@
+/* session.h -- a terminal session: one shell in a sandbox, its journal, its viewers, its tunnel.
+ * An actor: it lives on one loop thread. What other threads may know of it is in its card (a copy
+ * under a lock); what they want of it they post to its loop and are answered by a callback.
+ * A session is counted: registry and every holder have a reference. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "service/reply.h"
+#include "service/viewer.h"
+#include "wire/input_seq.h"
+
+struct app;
+struct session;
+struct store_session;
+
+enum session_state {
+	SESSION_PROVISIONING,
+	SESSION_CONNECTING,
+	SESSION_OPEN,
+	SESSION_RECONNECTING,
+	SESSION_ENDED,
+	SESSION_STATE_COUNT,
+};
+const char *session_state_name(enum session_state state);
+
+#define SESSION_ID_MAX 64
+bool session_id_valid(const char *id); /* [A-Za-z0-9_-]{1,64} */
+
+/* What a session is made from. All is copied by session_create(). */
+struct session_spec {
+	const char *id; /* NULL: one is made */
+	const char *subject;
+	const char *sandbox;        /* as asked: "local", or the JSON of an inline one */
+	const char *provider;       /* "local", "url" */
+	const char *const *command; /* NULL-terminated; NULL or empty: the sandbox's shell */
+	const char *const *env;     /* "NAME=VALUE", NULL-terminated; NULL: none */
+	const char *cwd;            /* NULL: the agent's */
+	uint16_t cols, rows;        /* 1..1000 */
+	uint32_t idle_timeout_s;    /* 0: none */
+	const char *params;         /* canonical JSON of all that a repeated POST must agree in */
+};
+
+/* A copy of the card. Free with session_info_fini(). */
+struct session_info {
+	char id[SESSION_ID_MAX + 1];
+	char *subject, *sandbox, *provider;
+	enum session_state state;
+	uint16_t cols, rows;
+	uint64_t epoch;  /* 0: none yet */
+	uint64_t offset; /* the journal's head */
+	int64_t created_ms;
+	char *ended_json;  /* JSON of the API's "ended" member, NULL while alive */
+	bool failed_start; /* ended before it ever was open: ended_json has the reason */
+};
+int session_info(struct session *s, struct session_info *ret); /* 0 or -ENOMEM; thread: any */
+void session_info_fini(struct session_info *info);
+
+/* Quick looks at the card. Thread: any. */
+const char *session_id(const struct session *s);
+const char *session_subject(const struct session *s);
+int64_t session_created_ms(const struct session *s);
+bool session_same_params(const struct session *s, const char *params);
+enum session_state session_state(struct session *s);
+/* True when a viewer that asks for EPOCH:OFFSET has had everything, exit included: answer 204. */
+bool session_finished_at(struct session *s, uint64_t epoch, uint64_t offset);
+
+struct session *session_ref(struct session *s);
+void session_unref(struct session *s);
+
+/* Everything below may be called on any thread. done is called exactly once, on the session's loop
+ * thread or, when the mailbox is full (503 busy), on the caller's, before the call returns. */
+
+/* Answers 200 once the session is open or ended, or after timeout_ms whatever it is then. */
+void session_wait_open(struct session *s, unsigned timeout_ms, reply_fn *done, void *arg);
+
+struct input {
+	uint8_t client
+		[INPUT_CLIENT_BYTES]; /* session_client_key() of Input-Client; with seq 0 unused */
+	uint64_t seq;                 /* 0: not numbered by the client */
+	uint8_t *bytes;               /* malloc'd; owned by the call from here on */
+	size_t size;
+	reply_fn *done;
+	void *arg;
+};
+void session_client_key(const char *input_client, uint8_t ret[INPUT_CLIENT_BYTES]);
+/* 204 when the far end has it; 409 session-ended, input-gap; 429 input-full; 503 not-delivered,
+ * delivery-unknown, busy. */
+void session_input(struct session *s, const struct input *in);
+
+void session_resize(struct session *s, uint16_t cols, uint16_t rows, reply_fn *done, void *arg);
+void session_signal(struct session *s, int number, reply_fn *done, void *arg);
+/* Ends it, reason closed: 204 once the shell was told to go. */
+void session_close(struct session *s, reply_fn *done, void *arg);
+
+/* Counts one viewer more, if the limits of the session and of all allow; to be done before the headers
+ * are sent. Every success is followed by session_add_viewer() or session_release_viewer(). */
+bool session_reserve_viewer(struct session *s);
+void session_release_viewer(struct session *s);
+/* Gives the socket to the session's loop. p->ended is called once, on the loop's thread (or at once on
+ * the caller's when the mailbox is full); p->fd is not touched any more from then on. */
+void session_add_viewer(struct session *s, const struct viewer_params *p);
+
+/* For registry.c. */
+int session_create(struct app *app, const struct session_spec *spec, struct session **ret);
+int session_restore(struct app *app, const struct store_session *record, struct session **ret);
+/* After it is in the registry. -EAGAIN when too much is being provisioned: then session_discard(). */
+int session_start(struct session *s);
+/* Takes it out of its loop, once it is out of the registry. */
+void session_discard(struct session *s);
+/* Stops it for the end of the process: viewers are drained, the tunnel is closed, the shell lives on
+ * unless end_shell. done is called on the loop's thread when nothing of it runs any more. */
+void session_stop(struct session *s, bool end_shell, void (*done)(void *arg), void *arg);

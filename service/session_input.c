@@ -1,0 +1,406 @@
+/* session_input.c -- input on its way to the far end: sent as it comes, kept until the far end has it.
+ * Every input goes down with a client and a number, so that after a lost tunnel it can be sent again and
+ * is not typed twice; those that the client did not number get a client and numbers of ours. */
+#include <assert.h>
+#include <errno.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/app.h"
+#include "service/config.h"
+#include "service/metrics.h"
+#include "service/session_private.h"
+
+enum input_stage {
+	INPUT_WAITING, /* not on a tunnel yet, or not any more */
+	INPUT_SENT,    /* no verdict yet */
+	INPUT_GAP,     /* the far end misses numbers before it: waits for them */
+};
+
+struct pending_input {
+	struct pending_input *next;
+	struct input in; /* bytes are owned */
+	uint64_t request;
+	uint64_t deadline_us; /* of the answer */
+	uint64_t gap_us;      /* until when missing numbers may come; 0: none are missing */
+	uint64_t expected;    /* by the far end, when a gap was found */
+	enum input_stage stage;
+	bool was_sent; /* it may have been typed */
+	bool numbered; /* by the client */
+};
+
+struct pending_signal {
+	struct pending_signal *next;
+	uint64_t request, deadline_us;
+	reply_fn *done;
+	void *arg;
+};
+
+void session_client_key(const char *input_client, uint8_t ret[INPUT_CLIENT_BYTES])
+{
+	crypto_generichash(ret, INPUT_CLIENT_BYTES, (const unsigned char *)input_client,
+			   strlen(input_client), NULL, 0);
+}
+
+/* Takes p out of the list; prev is what points to it. */
+static void unlink_input(struct session *s, struct pending_input **prev)
+{
+	struct pending_input *p = *prev;
+	*prev = p->next;
+	if (s->inputs_end == &p->next)
+		s->inputs_end = prev;
+	s->inputs_bytes -= p->in.size;
+	metric_add(METRIC_INPUT_QUEUE_BYTES, -(int64_t)p->in.size);
+}
+
+static void answer(struct pending_input *p, const struct reply *reply)
+{
+	if (reply->slug == NULL)
+		metric_add(METRIC_INPUT_BYTES, (int64_t)p->in.size);
+	else
+		metric_add(METRIC_INPUT_REFUSED, 1);
+	sodium_memzero(p->in.bytes, p->in.size); /* it may be a password */
+	free(p->in.bytes);
+	p->in.done(p->in.arg, reply);
+	free(p);
+}
+
+static struct reply refuse_ended(void)
+{
+	return reply_problem(409, "session-ended", "the session has ended");
+}
+
+static struct reply refuse_stopping(void)
+{
+	struct reply reply = reply_problem(503, "draining",
+					   "the service is being stopped: nothing was typed");
+	reply.retry_after_s = 1;
+	return reply;
+}
+
+static struct reply refuse_late(const struct pending_input *p)
+{
+	struct reply reply;
+	if (p->was_sent)
+		reply = reply_problem(
+			503, "delivery-unknown",
+			"the far end did not confirm it in time: it may have been typed");
+	else
+		reply = reply_problem(
+			503, "not-delivered",
+			"the far end could not be reached in time: nothing was typed");
+	reply.retry_after_s = 1;
+	return reply;
+}
+
+static struct reply refuse_gap(const struct pending_input *p)
+{
+	struct reply reply =
+		reply_problem(409, "input-gap",
+			      "inputs with lower numbers are missing: the next is \"expected\"");
+	reply.expected = p->expected;
+	return reply;
+}
+
+static struct reply refuse_full(void)
+{
+	struct reply reply =
+		reply_problem(429, "input-full",
+			      "the program does not read: the queue has no room for this input");
+	reply.retry_after_s = 1;
+	return reply;
+}
+
+static void on_input_timer(uv_timer_t *timer);
+
+static void arm_timer(struct session *s)
+{
+	uint64_t first_us = UINT64_MAX;
+	for (const struct pending_input *p = s->inputs; p != NULL; p = p->next) {
+		uint64_t at_us = p->stage == INPUT_GAP ? p->gap_us : p->deadline_us;
+		first_us = at_us < first_us ? at_us : first_us;
+	}
+	for (const struct pending_signal *p = s->signals; p != NULL; p = p->next)
+		first_us = p->deadline_us < first_us ? p->deadline_us : first_us;
+	if (first_us == UINT64_MAX) {
+		uv_timer_stop(&s->input_timer);
+		return;
+	}
+	uint64_t now_us = loop_now_us();
+	session_timer(s, &s->input_timer, on_input_timer,
+		      first_us <= now_us ? 1 : (first_us - now_us) / 1000 + 1);
+}
+
+/* Inputs of ours that stay unanswered leave a hole in our numbers: go on under another name. */
+static void renumber(struct session *s)
+{
+	randombytes_buf(s->own_client, sizeof(s->own_client));
+	s->own_seq = 0;
+}
+
+static void on_input_timer(uv_timer_t *timer)
+{
+	struct session *s = timer->data;
+	uint64_t now_us = loop_now_us();
+	struct pending_input *late = NULL, **late_end = &late;
+	for (struct pending_input **at = &s->inputs; *at != NULL;) {
+		struct pending_input *p = *at;
+		uint64_t until_us = p->stage == INPUT_GAP ? p->gap_us : p->deadline_us;
+		if (until_us > now_us) {
+			at = &p->next;
+			continue;
+		}
+		unlink_input(s, at);
+		p->next = NULL;
+		*late_end = p;
+		late_end = &p->next;
+	}
+	while (late != NULL) {
+		struct pending_input *p = late;
+		late = p->next;
+		if (!p->numbered && p->was_sent)
+			renumber(s);
+		struct reply reply = p->stage == INPUT_GAP && p->numbered ? refuse_gap(p)
+									  : refuse_late(p);
+		answer(p, &reply);
+	}
+	for (struct pending_signal **at = &s->signals; *at != NULL;) {
+		struct pending_signal *p = *at;
+		if (p->deadline_us > now_us) {
+			at = &p->next;
+			continue;
+		}
+		*at = p->next;
+		struct reply reply = reply_problem(
+			503, "delivery-unknown", "the far end did not confirm the signal in time");
+		reply.retry_after_s = 1;
+		p->done(p->arg, &reply);
+		free(p);
+	}
+	arm_timer(s);
+}
+
+/* Sends one; false when the tunnel takes no more now. */
+static bool send_one(struct session *s, struct pending_input *p)
+{
+	if (!p->numbered && !p->was_sent) {
+		memcpy(p->in.client, s->own_client, INPUT_CLIENT_BYTES);
+		p->in.seq = ++s->own_seq;
+	}
+	p->request = ++s->next_request;
+	p->stage = INPUT_SENT;
+	bool was_sent = p->was_sent;
+	p->was_sent = true;
+	uint64_t request = p->request;
+	int rc = s->transport->input(s->tunnel, request, p->in.client, p->in.seq, p->in.bytes,
+				     p->in.size);
+	if (rc == 0)
+		return true; /* p may be answered and gone already */
+	if (!p->numbered && !was_sent)
+		s->own_seq--;
+	p->was_sent = was_sent;
+	p->stage = INPUT_WAITING;
+	return false;
+}
+
+void session_input_send(struct session *s)
+{
+	if (s->in_send)
+		return; /* a verdict came while one was being sent: the walk below starts again */
+	s->in_send = true;
+again:
+	for (struct pending_input *p = s->inputs; p != NULL && s->attached && !s->tunnel_over;
+	     p = p->next) {
+		if (p->stage != INPUT_WAITING)
+			continue;
+		if (!send_one(s, p))
+			break;
+		goto again; /* the list may have changed */
+	}
+	s->in_send = false;
+	arm_timer(s);
+}
+
+void session_input_add(struct session *s, const struct input *in)
+{
+	const struct config *cfg = s->app->config;
+	struct reply reply = { 0 };
+	struct pending_input *p = NULL;
+	if (session_is_ended(s)) {
+		reply = refuse_ended();
+	} else if (s->stopping) {
+		reply = refuse_stopping();
+	} else if (s->inputs_bytes + in->size > cfg->input_queue_bytes) {
+		reply = refuse_full();
+	} else {
+		p = calloc(1, sizeof(*p));
+		if (p == NULL)
+			reply = reply_problem(503, "busy", "no memory");
+	}
+	if (p == NULL) {
+		metric_add(METRIC_INPUT_REFUSED, 1);
+		sodium_memzero(in->bytes, in->size);
+		free(in->bytes);
+		in->done(in->arg, &reply);
+		return;
+	}
+	p->in = *in;
+	p->numbered = in->seq != 0;
+	p->deadline_us = loop_now_us() + cfg->input_timeout_ms * UINT64_C(1000);
+	*s->inputs_end = p;
+	s->inputs_end = &p->next;
+	s->inputs_bytes += in->size;
+	metric_add(METRIC_INPUT_QUEUE_BYTES, (int64_t)in->size);
+	s->idle_us = loop_now_us();
+	session_input_send(s);
+}
+
+/* What was typed may be what others of that client wait for. */
+static void wake_gaps(struct session *s, const uint8_t client[INPUT_CLIENT_BYTES], uint64_t typed)
+{
+	for (struct pending_input *p = s->inputs; p != NULL; p = p->next)
+		if (p->stage == INPUT_GAP && p->in.seq <= typed + 1 &&
+		    memcmp(p->in.client, client, INPUT_CLIENT_BYTES) == 0)
+			p->stage = INPUT_WAITING;
+}
+
+void session_input_done(struct session *s, uint64_t request, enum pty2_verdict verdict,
+			uint64_t expected)
+{
+	struct pending_input **at = &s->inputs;
+	while (*at != NULL && ((*at)->request != request || (*at)->stage != INPUT_SENT))
+		at = &(*at)->next;
+	struct pending_input *p = *at;
+	if (p == NULL)
+		return; /* answered already: it was late */
+	struct reply reply;
+	switch (verdict) {
+	case PTY2_GAP:
+		p->was_sent = false; /* surely not typed */
+		if (!p->numbered) {  /* one of ours before it was refused: it gets another number */
+			p->stage = INPUT_WAITING;
+			session_input_send(s);
+			return;
+		}
+		p->expected = expected;
+		p->stage = INPUT_GAP;
+		if (p->gap_us == 0)
+			p->gap_us = loop_now_us() + s->app->config->input_gap_ms * UINT64_C(1000);
+		arm_timer(s);
+		return;
+	case PTY2_QUEUED:
+	case PTY2_REPEATED:
+		if (verdict == PTY2_REPEATED)
+			metric_add(METRIC_INPUT_REPEATS, 1);
+		reply = reply_ok(204);
+		wake_gaps(s, p->in.client, p->in.seq);
+		break;
+	case PTY2_FULL:
+		reply = refuse_full();
+		if (!p->numbered)
+			renumber(s); /* its number was not used up: the next one would be a gap */
+		break;
+	case PTY2_ENDED:
+	default:
+		reply = refuse_ended();
+		break;
+	}
+	unlink_input(s, at);
+	answer(p, &reply);
+	session_input_send(s);
+}
+
+void session_input_lost(struct session *s)
+{
+	bool again = s->transport != NULL && s->transport->resends;
+	struct pending_input *unknown = NULL, **unknown_end = &unknown;
+	for (struct pending_input **at = &s->inputs; *at != NULL;) {
+		struct pending_input *p = *at;
+		if (p->stage == INPUT_SENT && !again) {
+			unlink_input(s, at);
+			p->next = NULL;
+			*unknown_end = p;
+			unknown_end = &p->next;
+			continue;
+		}
+		p->stage = INPUT_WAITING;
+		at = &p->next;
+	}
+	while (unknown != NULL) {
+		struct pending_input *p = unknown;
+		unknown = p->next;
+		struct reply reply = refuse_late(p);
+		answer(p, &reply);
+	}
+}
+
+void session_input_end(struct session *s)
+{
+	while (s->inputs != NULL) {
+		struct pending_input *p = s->inputs;
+		unlink_input(s, &s->inputs);
+		struct reply reply = session_is_ended(s) ? refuse_ended() : refuse_late(p);
+		answer(p, &reply);
+	}
+	while (s->signals != NULL) {
+		struct pending_signal *p = s->signals;
+		s->signals = p->next;
+		struct reply reply = refuse_ended();
+		p->done(p->arg, &reply);
+		free(p);
+	}
+	uv_timer_stop(&s->input_timer);
+}
+
+void session_signal_add(struct session *s, int number, reply_fn *done, void *arg)
+{
+	struct reply reply;
+	struct pending_signal *p;
+	if (session_is_ended(s)) {
+		reply = refuse_ended();
+	} else if (s->stopping) {
+		reply = refuse_stopping();
+	} else if (s->transport != NULL && !s->transport->signals) {
+		reply = reply_problem(501, "not-supported",
+				      "the far end of this session takes no signals");
+	} else if (!s->attached) {
+		reply = reply_problem(503, "not-delivered", "the far end cannot be reached now");
+		reply.retry_after_s = 1;
+	} else if ((p = calloc(1, sizeof(*p))) == NULL) {
+		reply = reply_problem(503, "busy", "no memory");
+	} else {
+		p->request = ++s->next_request;
+		p->deadline_us = loop_now_us() + s->app->config->input_timeout_ms * UINT64_C(1000);
+		p->done = done;
+		p->arg = arg;
+		p->next = s->signals;
+		s->signals = p;
+		s->idle_us = loop_now_us();
+		assert(s->transport != NULL);
+		s->transport->signal(s->tunnel, p->request, number); /* else its deadline answers */
+		arm_timer(s);
+		return;
+	}
+	done(arg, &reply);
+}
+
+void session_signal_done(struct session *s, uint64_t request, int error)
+{
+	struct pending_signal **at = &s->signals;
+	while (*at != NULL && (*at)->request != request)
+		at = &(*at)->next;
+	struct pending_signal *p = *at;
+	if (p == NULL)
+		return;
+	*at = p->next;
+	struct reply reply = reply_ok(204);
+	if (error == ESRCH)
+		reply = reply_problem(409, "session-ended",
+				      "there is no foreground process any more");
+	else if (error != 0)
+		reply = reply_problem(501, "not-supported", "the signal was refused: %s",
+				      strerror(error));
+	p->done(p->arg, &reply);
+	free(p);
+}

@@ -1,0 +1,145 @@
+/* session_private.h -- the inside of a session, shared by the files that make it up:
+ *   session.c         birth, card, references, what other threads may ask
+ *   session_state.c   states, provisioning, the tunnel and its loss, the end
+ *   session_input.c   input and signals until the far end has them
+ *   session_viewers.c flushes to viewers, flow control, time limits
+ * Thread: the session's loop, but where it says otherwise. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uv.h>
+
+#include "providers/provider.h"
+#include "service/event.h"
+#include "service/loop.h"
+#include "service/session.h"
+#include "service/viewer.h"
+#include "tunnel/tunnel.h"
+
+struct pending_input;
+struct pending_signal;
+struct open_waiter;
+
+struct session {
+	/* Set at the birth, then never changed: any thread reads them. */
+	struct app *app;
+	struct loop *loop;
+	char id[SESSION_ID_MAX + 1];
+	char *subject, *sandbox, *params, *provider_name;
+	const struct provider_ops *provider; /* NULL when it is not switched on any more */
+	char **command, **env;               /* NULL-terminated */
+	char *cwd;
+	uint32_t idle_timeout_s;
+	int64_t created_ms;
+
+	atomic_uint references;
+	atomic_uint viewers_reserved;
+	_Atomic uint64_t card_head; /* journal's head, for the card */
+
+	/* The card: what other threads may know. Written by the loop's thread. */
+	pthread_mutex_t card_lock; /* guards these; nothing is called under it */
+	enum session_state state;
+	uint16_t cols, rows;
+	uint64_t epoch;   /* 0: none yet */
+	uint64_t end;     /* ended: offset behind the last byte */
+	char *ended_json; /* owned; set once, at the end */
+	bool failed_start;
+
+	/* Loop only from here on. */
+	struct feed feed;
+	struct journal *journal;
+	struct viewer_host host; /* first things a viewer knows; back to us by container_of */
+	struct viewer_list viewers;
+	struct viewer *flush_next; /* where the pass that is under way goes on */
+	struct loop_work flush_work;
+	struct loop_second second;
+	bool flush_again, in_pass;
+	uint64_t pass_us;           /* time that the pass took so far */
+	uint64_t hold_until_us;     /* no pass before that */
+	uint64_t fastest;           /* the highest offset of any viewer */
+	uint64_t stall_offset;      /* fastest, when the tunnel was paused */
+	bool paused, paused_enough; /* tunnel not read; no viewer moved for long enough: read on */
+
+	const struct tunnel_ops *transport;
+	struct tunnel *tunnel;
+	struct loop_work tunnel_work; /* ends a tunnel outside of its events */
+	bool tunnel_over, tunnel_leave;
+	bool attached; /* the tunnel is up */
+	bool opened;   /* the shell is known to be there: no OPEN any more */
+	bool closing;  /* somebody asked for the end */
+	bool stopping; /* the process ends */
+	bool restored; /* from the store: the far end decides whether it lives */
+	bool refill;   /* ended already; only its journal is fetched once more */
+	struct endpoint endpoint;
+	char *endpoint_sealed; /* owned; as the store has it */
+	uint64_t fence;
+	struct input_seq *dedupe; /* for transports that do not drop repeats themselves */
+	unsigned attempts;        /* reconnects since it was attached last */
+	uint64_t lost_us;         /* when it was attached last; 0 while it is */
+	uint64_t idle_us;         /* when it was used last */
+	int64_t ended_ms;
+	char reason_text[160];         /* feed.reason points here */
+	char exit_text[128];           /* feed.exit_json points here */
+	uint16_t want_cols, want_rows; /* asked for while there was no tunnel; 0: nothing */
+
+	struct pending_input *inputs, **inputs_end; /* oldest first */
+	size_t inputs_bytes;
+	bool in_send; /* inputs are being sent: no second walk */
+	uint64_t next_request;
+	uint8_t own_client[INPUT_CLIENT_BYTES]; /* for inputs that the client does not number */
+	uint64_t own_seq;
+	struct pending_signal *signals;
+	struct open_waiter *waiters;
+
+	uv_timer_t flush_timer, retry_timer, close_timer, input_timer, flow_timer;
+	unsigned timers_open;
+	bool retired; /* its handles are being closed */
+	void (*stopped)(void *arg);
+	void *stopped_arg;
+};
+
+#define SESSION_TIMERS(s) \
+	&(s)->flush_timer, &(s)->retry_timer, &(s)->close_timer, &(s)->input_timer, &(s)->flow_timer
+
+/* session_state.c */
+void session_enter(struct session *s, enum session_state next, const char *step,
+		   const char *reason);
+int session_submit(
+	struct session *s); /* to the provisioner; thread: any; -EAGAIN when it is full */
+void session_connect(struct session *s);
+void session_hang_up(struct session *s);
+/* reason is one of exited, closed, failed, expired, lost; text may be NULL. Nothing is done when it has
+ * ended already. */
+void session_end(struct session *s, const char *reason, const char *text, enum pty2_exit_kind kind,
+		 unsigned value);
+void session_drop_tunnel(struct session *s, bool leave);
+void session_end_refill(struct session *s);
+void session_save(struct session *s);
+bool session_is_ended(const struct session *s); /* loop only */
+
+/* session_input.c */
+void session_input_add(struct session *s, const struct input *in);
+void session_input_send(struct session *s); /* all that waits and can go */
+void session_input_lost(struct session *s); /* the tunnel is gone */
+void session_input_end(struct session *s);  /* the session is over: answer all */
+void session_input_done(struct session *s, uint64_t request, enum pty2_verdict verdict,
+			uint64_t expected);
+void session_signal_add(struct session *s, int number, reply_fn *done, void *arg);
+void session_signal_done(struct session *s, uint64_t request, int error);
+
+/* session_viewers.c */
+void session_viewers_init(struct session *s);
+void session_viewers_fini(struct session *s);
+void session_changed(struct session *s); /* feed or journal: viewers are to be told */
+void session_flush_final(
+	struct session *s); /* nothing follows in this epoch: give all that is held */
+void session_viewers_add(struct session *s, const struct viewer_params *p);
+void session_flow_check(struct session *s); /* after output, and after a viewer moved */
+
+/* session.c */
+void session_forget(struct session *s);      /* ended: out of the registry, and its memory */
+void session_retire(struct session *s);      /* out of the loop: viewers are drained first */
+void session_retire_step(struct session *s); /* goes on when what it waits for is gone */
+void session_wake_waiters(struct session *s);
+void session_timer(struct session *s, uv_timer_t *timer, uv_timer_cb cb, uint64_t ms);

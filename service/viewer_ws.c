@@ -1,0 +1,249 @@
+/* viewer_ws.c -- see viewer_ws.h. */
+#include "service/viewer_ws.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/reply.h"
+#include "service/session.h"
+#include "service/signals.h"
+#include "wire/base64.h"
+#include "wire/ws_frame.h"
+
+struct viewer_ws {
+	const struct viewer_ws_ops *ops;
+	void *arg;
+	bool may_write;
+	bool has_client;
+	uint8_t client[INPUT_CLIENT_BYTES];
+	size_t input_bytes_max;
+	struct ws_decoder decoder;
+};
+
+struct viewer_ws *viewer_ws_create(const struct viewer_ws_ops *ops, void *arg, bool may_write,
+				   size_t input_bytes_max)
+{
+	struct viewer_ws *ws = calloc(1, sizeof(*ws));
+	if (ws == NULL)
+		return NULL;
+	ws->ops = ops;
+	ws->arg = arg;
+	ws->may_write = may_write;
+	ws->input_bytes_max = input_bytes_max;
+	/* Twice the input: room for base64 and the usual escapes of JSON. */
+	ws_decoder_init(&ws->decoder, WS_ROLE_SERVER, input_bytes_max * 2 + 1024);
+	return ws;
+}
+
+void viewer_ws_destroy(struct viewer_ws *ws)
+{
+	if (ws == NULL)
+		return;
+	ws_decoder_fini(&ws->decoder);
+	free(ws);
+}
+
+void viewer_ws_answer(struct viewer_ws *ws, uint64_t seq, const struct reply *reply)
+{
+	json_t *message;
+	if (reply->slug == NULL && seq == 0)
+		return;
+	if (reply->slug == NULL) {
+		message = json_pack("{s:s, s:I}", "event", "ack", "seq", (json_int_t)seq);
+	} else {
+		char type[64];
+		snprintf(type, sizeof(type), "/problems/%s", reply->slug);
+		message = json_pack("{s:s, s:s, s:i, s:s, s:I, s:I}", "event", "error", "type",
+				    type, "status", (int)reply->status, "detail", reply->detail,
+				    "seq", (json_int_t)seq, "expected",
+				    (json_int_t)reply->expected);
+	}
+	char *text = message == NULL ? NULL : json_dumps(message, JSON_COMPACT);
+	if (text != NULL)
+		ws->ops->send(ws->arg, WS_TEXT, text, strlen(text));
+	free(text);
+	json_decref(message);
+}
+
+static void refuse(struct viewer_ws *ws, uint64_t seq, unsigned status, const char *slug,
+		   const char *detail)
+{
+	struct reply reply = reply_problem(status, slug, "%s", detail);
+	viewer_ws_answer(ws, seq, &reply);
+}
+
+static void type_in(struct viewer_ws *ws, uint64_t seq, const uint8_t *bytes, size_t size)
+{
+	if (!ws->may_write) {
+		refuse(ws, seq, 403, "forbidden", "this credential may only view");
+		return;
+	}
+	if (seq != 0 && !ws->has_client) {
+		refuse(ws, seq, 400, "bad-request",
+		       "a numbered input needs a client message first");
+		return;
+	}
+	if (size > ws->input_bytes_max) {
+		refuse(ws, seq, 413, "payload-too-large", "the input is too long for one message");
+		return;
+	}
+	uint8_t *copy = malloc(size + 1);
+	if (copy == NULL) {
+		refuse(ws, seq, 503, "busy", "no memory");
+		return;
+	}
+	memcpy(copy, bytes, size);
+	ws->ops->input(ws->arg, ws->client, seq, copy, size);
+}
+
+/* The members of a message, of the right types and no others. */
+static bool unpack(json_t *message, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	bool good = json_vunpack_ex(message, NULL, JSON_STRICT, format, args) == 0;
+	va_end(args);
+	return good;
+}
+
+static void receive_input(struct viewer_ws *ws, json_t *message)
+{
+	const char *type, *data = NULL, *base64 = NULL;
+	size_t size = 0;
+	json_int_t seq = 0;
+	bool has_seq = json_object_get(message, "seq") != NULL;
+	if (!unpack(message, "{s:s, s?:s%, s?:s%, s?:I}", "type", &type, "data", &data, &size,
+		    "base64", &base64, &size, "seq", &seq) ||
+	    (data == NULL) == (base64 == NULL) || seq < (has_seq ? 1 : 0)) {
+		refuse(ws, 0, 400, "bad-request",
+		       "input: data or base64, a string; seq, a number from 1");
+		return;
+	}
+	if (data != NULL) {
+		type_in(ws, (uint64_t)seq, (const uint8_t *)data, size);
+		return;
+	}
+	uint8_t *bytes = malloc(size + 1);
+	ssize_t n = bytes == NULL ? -ENOMEM : base64_decode(bytes, base64, size);
+	if (n >= 0)
+		type_in(ws, (uint64_t)seq, bytes, (size_t)n);
+	else
+		refuse(ws, (uint64_t)seq, 400, "bad-request", "base64: not valid");
+	free(bytes);
+}
+
+static void receive_resize(struct viewer_ws *ws, json_t *message)
+{
+	const char *type;
+	json_int_t cols, rows;
+	if (!unpack(message, "{s:s, s:I, s:I}", "type", &type, "cols", &cols, "rows", &rows) ||
+	    cols < 1 || cols > 1000 || rows < 1 || rows > 1000)
+		refuse(ws, 0, 400, "bad-request", "resize: cols and rows are 1 to 1000");
+	else if (!ws->may_write)
+		refuse(ws, 0, 403, "forbidden", "this credential may only view");
+	else
+		ws->ops->resize(ws->arg, (uint16_t)cols, (uint16_t)rows);
+}
+
+static void receive_signal(struct viewer_ws *ws, json_t *message)
+{
+	const char *type, *name;
+	int number = 0;
+	if (unpack(message, "{s:s, s:s}", "type", &type, "signal", &name))
+		number = signal_number(name);
+	if (number == 0) {
+		struct reply reply = reply_problem(400, "bad-request", "signal: one of %s",
+						   signal_names_allowed);
+		viewer_ws_answer(ws, 0, &reply);
+	} else if (!ws->may_write) {
+		refuse(ws, 0, 403, "forbidden", "this credential may only view");
+	} else {
+		ws->ops->signal(ws->arg, number);
+	}
+}
+
+static void receive_client(struct viewer_ws *ws, json_t *message)
+{
+	const char *type, *id;
+	/* An Input-Client has the form of an id. */
+	if (!unpack(message, "{s:s, s:s}", "type", &type, "id", &id) || !session_id_valid(id)) {
+		refuse(ws, 0, 400, "bad-request", "client: id is 1 to 64 of A-Z a-z 0-9 _ -");
+		return;
+	}
+	session_client_key(id, ws->client);
+	ws->has_client = true;
+}
+
+static void receive_text(struct viewer_ws *ws, const uint8_t *data, size_t size)
+{
+	json_t *message = json_loadb((const char *)data, size,
+				     JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+	const char *type = json_string_value(json_object_get(message, "type"));
+	if (type == NULL)
+		refuse(ws, 0, 400, "bad-json", "a text message is a JSON object with a type");
+	else if (strcmp(type, "input") == 0)
+		receive_input(ws, message);
+	else if (strcmp(type, "resize") == 0)
+		receive_resize(ws, message);
+	else if (strcmp(type, "signal") == 0)
+		receive_signal(ws, message);
+	else if (strcmp(type, "client") == 0)
+		receive_client(ws, message);
+	else
+		refuse(ws, 0, 400, "bad-request", "type: input, resize, signal or client");
+	json_decref(message);
+}
+
+static void receive_binary(struct viewer_ws *ws, const uint8_t *data, size_t size)
+{
+	uint64_t seq;
+	if (size < sizeof(seq)) {
+		refuse(ws, 0, 400, "bad-request",
+		       "a binary message is 8 bytes of number and the input");
+		return;
+	}
+	memcpy(&seq, data, sizeof(seq));
+	type_in(ws, be64toh(seq), data + sizeof(seq), size - sizeof(seq));
+}
+
+void viewer_ws_receive(struct viewer_ws *ws, uint8_t *data, size_t size)
+{
+	struct ws_event event;
+	do {
+		ssize_t n = ws_decoder_feed(&ws->decoder, data, size, &event);
+		if (n < 0) {
+			ws->ops->close(ws->arg, 1011, "no memory");
+			return;
+		}
+		data += n;
+		size -= (size_t)n;
+		switch (event.type) {
+		case WS_EVENT_NONE:
+		case WS_EVENT_PONG:
+			break;
+		case WS_EVENT_TEXT:
+			receive_text(ws, event.data, event.size);
+			break;
+		case WS_EVENT_BINARY:
+			receive_binary(ws, event.data, event.size);
+			break;
+		case WS_EVENT_PING:
+			ws->ops->send(ws->arg, WS_PONG, event.data, event.size);
+			break;
+		case WS_EVENT_CLOSE:
+			ws->ops->close(ws->arg,
+				       ws_close_code_valid(event.close_code) ? event.close_code
+									     : 1000,
+				       "");
+			return;
+		case WS_EVENT_ERROR:
+			ws->ops->close(ws->arg, event.close_code, "protocol error");
+			return;
+		}
+	} while (event.type != WS_EVENT_NONE);
+}

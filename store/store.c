@@ -1,0 +1,39 @@
+/* store.c -- records: what every implementation of store.h does alike. */
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void store_session_fini(struct store_session *record)
+{
+	free(record->subject);
+	free(record->sandbox);
+	free(record->provider);
+	free(record->params);
+	free(record->endpoint);
+	free(record->ended_json);
+	memset(record, 0, sizeof(*record));
+}
+
+static bool copy_text(const char *from, char **ret)
+{
+	*ret = from != NULL ? strdup(from) : NULL;
+	return from == NULL || *ret != NULL;
+}
+
+int store_session_copy(const struct store_session *from, struct store_session *ret)
+{
+	struct store_session copy = *from;
+	copy.subject = copy.sandbox = copy.provider = NULL;
+	copy.params = copy.endpoint = copy.ended_json = NULL;
+	if (!copy_text(from->subject, &copy.subject) || !copy_text(from->sandbox, &copy.sandbox) ||
+	    !copy_text(from->provider, &copy.provider) || !copy_text(from->params, &copy.params) ||
+	    !copy_text(from->endpoint, &copy.endpoint) ||
+	    !copy_text(from->ended_json, &copy.ended_json)) {
+		store_session_fini(&copy);
+		return -ENOMEM;
+	}
+	*ret = copy;
+	return 0;
+}

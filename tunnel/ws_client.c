@@ -1,0 +1,459 @@
+/* ws_client.c -- see ws_client.h. Traps of libwebsockets 4.1 that shape it: it resolves names blocking;
+ * it may report a failure before lws_client_connect_via_info() returns; one lws_write() a WRITEABLE. */
+#include "tunnel/ws_client.h"
+
+#include <arpa/inet.h>
+#include <assert.h>
+#include <errno.h>
+#include <libwebsockets.h>
+#include <netdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PROTOCOL_NAME "ptycast-tunnel" /* local: it is not put on the wire */
+#define CONNECT_MS 10000               /* name, TCP, TLS and upgrade together */
+
+struct chunk {
+	struct chunk *next;
+	size_t size;
+	unsigned char space[]; /* LWS_PRE bytes for the header, then the message */
+};
+
+struct ws_client {
+	uv_loop_t *uv;
+	struct lws_context *lws;
+	const struct ws_client_events *events; /* NULL once destroyed by its owner, or ended */
+	void *arg;
+	struct lws *wsi; /* libwebsockets' own; NULL before it has one and after its end */
+	struct ws_url url;
+	char *url_text;
+	char *header_name, *header_value; /* owned; the value is a secret */
+	char address[INET6_ADDRSTRLEN];
+	uv_getaddrinfo_t resolve;
+	uv_timer_t timer; /* of connecting; then, for events that must come later */
+	bool resolving, timer_closed, open, in_message, drain_due;
+	struct chunk *first, **end; /* unsent, owned */
+	size_t queued_bytes;
+	unsigned close_code;         /* to be sent, once destroyed with a code */
+	enum ws_client_end end_kind; /* of the peer's close frame */
+	unsigned end_code;
+	char end_text[128];
+};
+
+static const lws_retry_bo_t idle_policy = {
+	.secs_since_valid_ping = 20,
+	.secs_since_valid_hangup = 35,
+};
+
+int ws_url_parse(const char *url, struct ws_url *ret)
+{
+	struct ws_url u = { 0 };
+	if (strncmp(url, "ws://", 5) == 0) {
+		url += 5;
+	} else if (strncmp(url, "wss://", 6) == 0) {
+		url += 6;
+		u.tls = true;
+	} else {
+		return -EINVAL;
+	}
+	size_t authority = strcspn(url, "/?#");
+	const char *host = url;
+	size_t host_size = strcspn(url, ":/?#");
+	if (*url == '[') {
+		host++;
+		host_size = strcspn(host, "]");
+		if (host_size + 2 > authority)
+			return -EINVAL;
+	}
+	const char *after = host + host_size + (*url == '[' ? 1 : 0);
+	u.port = u.tls ? 443 : 80;
+	if (*after == ':') {
+		char *port_end;
+		long port = strtol(after + 1, &port_end, 10);
+		if (port < 1 || port > 65535 || port_end != url + authority)
+			return -EINVAL;
+		u.port = (uint16_t)port;
+	} else if (after != url + authority) {
+		return -EINVAL;
+	}
+	if (host_size == 0 || host_size >= sizeof(u.host) || memchr(host, '@', host_size) != NULL)
+		return -EINVAL;
+	memcpy(u.host, host, host_size);
+	u.path = url[authority] == '\0' ? "/" : url + authority;
+	if (*u.path != '/' || strpbrk(u.path, " \r\n\\#") != NULL)
+		return -EINVAL;
+	*ret = u;
+	return 0;
+}
+
+static void free_chunks(struct ws_client *c)
+{
+	while (c->first != NULL) {
+		struct chunk *next = c->first->next;
+		free(c->first);
+		c->first = next;
+	}
+	c->end = &c->first;
+	c->queued_bytes = 0;
+}
+
+static void free_if_done(struct ws_client *c)
+{
+	if (c->wsi != NULL || c->resolving || !c->timer_closed || c->events != NULL)
+		return;
+	free_chunks(c);
+	free(c->url_text);
+	free(c->header_name);
+	if (c->header_value != NULL)
+		lws_explicit_bzero(c->header_value, strlen(c->header_value));
+	free(c->header_value);
+	free(c);
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+	struct ws_client *c = handle->data;
+	c->timer_closed = true;
+	free_if_done(c);
+}
+
+static void close_timer(struct ws_client *c)
+{
+	if (!uv_is_closing((uv_handle_t *)&c->timer))
+		uv_close((uv_handle_t *)&c->timer, on_timer_closed);
+}
+
+/* Gives the last event; c may be gone afterwards. */
+static void tell_end(struct ws_client *c)
+{
+	const struct ws_client_events *events = c->events;
+	c->events = NULL;
+	close_timer(c);
+	if (events != NULL)
+		events->ended(c->arg, c->end_kind, c->end_code, c->end_text);
+	free_if_done(c);
+}
+
+static void on_end_timer(uv_timer_t *timer)
+{
+	tell_end(timer->data);
+}
+
+/* Notes why it ends, and tells so from the loop: never inside a call of our owner's. */
+static void end_soon(struct ws_client *c, enum ws_client_end end, unsigned code, const char *text)
+{
+	c->end_kind = end;
+	c->end_code = code;
+	snprintf(c->end_text, sizeof(c->end_text), "%s", text);
+	if (uv_is_closing((uv_handle_t *)&c->timer))
+		free_if_done(c);
+	else
+		uv_timer_start(&c->timer, on_end_timer, 0, 0);
+}
+
+/* True when nothing listens at a loopback address: libwebsockets does not tell. */
+static bool nobody_listens(const struct ws_client *c)
+{
+	struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(c->url.port) };
+	if (strncmp(c->address, "127.", 4) != 0 ||
+	    inet_pton(AF_INET, c->address, &v4.sin_addr) != 1)
+		return false;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return false;
+	bool nobody = connect(fd, (struct sockaddr *)&v4, sizeof(v4)) < 0 && errno == ECONNREFUSED;
+	close(fd);
+	return nobody;
+}
+
+static void on_connect_timeout(uv_timer_t *timer)
+{
+	struct ws_client *c = timer->data;
+	c->end_kind = WS_CLIENT_FAILED;
+	c->end_code = 0;
+	snprintf(c->end_text, sizeof(c->end_text), "no connection within %d s", CONNECT_MS / 1000);
+	if (c->wsi != NULL)
+		lws_set_timeout(c->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+	if (c->resolving)
+		uv_cancel((uv_req_t *)&c->resolve);
+	tell_end(c);
+}
+
+static void connect_now(struct ws_client *c)
+{
+	struct lws_client_connect_info info = {
+		.context = c->lws,
+		.address = c->address,
+		.port = c->url.port,
+		.ssl_connection = c->url.tls ? LCCSCF_USE_SSL : 0,
+		.path = c->url.path,
+		.host = c->url.host,
+		.alpn = "http/1.1",
+		.userdata = c,
+		.pwsi = &c->wsi,
+		.retry_and_idle_policy = &idle_policy,
+		.local_protocol_name = PROTOCOL_NAME,
+	};
+	if (lws_client_connect_via_info(&info) == NULL && c->events != NULL &&
+	    c->end_text[0] == '\0')
+		end_soon(c, nobody_listens(c) ? WS_CLIENT_NOBODY : WS_CLIENT_FAILED, 0,
+			 "cannot connect");
+}
+
+static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *found)
+{
+	struct ws_client *c = request->data;
+	c->resolving = false;
+	if (c->events == NULL) {
+		uv_freeaddrinfo(found);
+		free_if_done(c);
+		return;
+	}
+	if (status < 0) {
+		end_soon(c, WS_CLIENT_FAILED, 0, uv_strerror(status));
+		return;
+	}
+	getnameinfo(found->ai_addr, found->ai_addrlen, c->address, sizeof(c->address), NULL, 0,
+		    NI_NUMERICHOST);
+	uv_freeaddrinfo(found);
+	connect_now(c);
+}
+
+static bool is_numeric(const char *host)
+{
+	struct in6_addr any;
+	return inet_pton(AF_INET, host, &any) == 1 || inet_pton(AF_INET6, host, &any) == 1;
+}
+
+int ws_client_create(const struct ws_client_params *p, struct ws_client **ret, struct error *err)
+{
+	struct ws_client *c = calloc(1, sizeof(*c));
+	if (c == NULL)
+		return error_set(err, -ENOMEM, "no memory for a tunnel");
+	c->uv = p->uv;
+	c->lws = p->lws;
+	c->events = p->events;
+	c->arg = p->arg;
+	c->end = &c->first;
+	c->url_text = strdup(p->url);
+	if (p->header_value != NULL) {
+		c->header_name = strdup(p->header_name);
+		c->header_value = strdup(p->header_value);
+	}
+	if (c->url_text == NULL || ws_url_parse(c->url_text, &c->url) < 0 ||
+	    (p->header_value != NULL && (c->header_name == NULL || c->header_value == NULL))) {
+		free(c->url_text);
+		free(c->header_name);
+		free(c->header_value);
+		free(c);
+		return error_set(err, -EINVAL, "the tunnel's URL is not ws://host:port/path");
+	}
+	uv_timer_init(c->uv, &c->timer);
+	c->timer.data = c;
+	uv_timer_start(&c->timer, on_connect_timeout, CONNECT_MS, 0);
+	*ret = c;
+	if (is_numeric(c->url.host)) {
+		snprintf(c->address, sizeof(c->address), "%.45s", c->url.host);
+		connect_now(c);
+		return 0;
+	}
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG };
+	c->resolve.data = c;
+	c->resolving = true;
+	int rc = uv_getaddrinfo(c->uv, &c->resolve, on_resolved, c->url.host, NULL, &hints);
+	if (rc < 0) {
+		c->resolving = false;
+		end_soon(c, WS_CLIENT_FAILED, 0, uv_strerror(rc));
+	}
+	return 0;
+}
+
+void ws_client_destroy(struct ws_client *c, unsigned code)
+{
+	if (c == NULL)
+		return;
+	c->events = NULL;
+	close_timer(c);
+	if (c->resolving)
+		uv_cancel((uv_req_t *)&c->resolve);
+	if (c->wsi == NULL)
+		return; /* freed when the timer's handle is closed */
+	if (code != 0 && c->open) {
+		c->close_code = code;
+		lws_rx_flow_control(c->wsi, 1);
+		lws_callback_on_writable(c->wsi);
+	} else {
+		lws_set_timeout(c->wsi, PENDING_TIMEOUT_USER_OK, LWS_TO_KILL_ASYNC);
+	}
+}
+
+int ws_client_send(struct ws_client *c, const void *head, size_t head_size, const void *body,
+		   size_t body_size)
+{
+	if (!c->open || c->wsi == NULL)
+		return -ENOTCONN;
+	size_t size = head_size + body_size;
+	if (!ws_client_has_room(c, size))
+		return -EAGAIN;
+	struct chunk *chunk = malloc(sizeof(*chunk) + LWS_PRE + size);
+	if (chunk == NULL)
+		return -EAGAIN;
+	chunk->next = NULL;
+	chunk->size = size;
+	memcpy(chunk->space + LWS_PRE, head, head_size);
+	if (body_size > 0)
+		memcpy(chunk->space + LWS_PRE + head_size, body, body_size);
+	*c->end = chunk;
+	c->end = &chunk->next;
+	c->queued_bytes += size;
+	lws_callback_on_writable(c->wsi);
+	return 0;
+}
+
+bool ws_client_has_room(const struct ws_client *c, size_t size)
+{
+	return c->open && c->queued_bytes + size <= WS_CLIENT_QUEUE_BYTES;
+}
+
+void ws_client_pause(struct ws_client *c, bool pause)
+{
+	if (c->wsi != NULL && c->open)
+		lws_rx_flow_control(c->wsi, pause ? 0 : 1);
+}
+
+/* Returns non-zero to end the connection. */
+static int on_writeable(struct ws_client *c)
+{
+	struct chunk *chunk = c->first;
+	if (chunk == NULL) {
+		if (c->close_code != 0) {
+			lws_close_reason(c->wsi, (enum lws_close_status)c->close_code, NULL, 0);
+			return -1;
+		}
+		if (c->drain_due && c->events != NULL) {
+			c->drain_due = false;
+			c->events->drained(c->arg);
+		}
+		return 0;
+	}
+	c->first = chunk->next;
+	if (c->first == NULL)
+		c->end = &c->first;
+	c->queued_bytes -= chunk->size;
+	int n = lws_write(c->wsi, chunk->space + LWS_PRE, chunk->size, LWS_WRITE_BINARY);
+	free(chunk);
+	if (n < 0)
+		return -1;
+	c->drain_due = true;
+	lws_callback_on_writable(c->wsi);
+	return 0;
+}
+
+static void on_receive(struct ws_client *c, struct lws *wsi, const void *in, size_t size)
+{
+	bool final = lws_is_final_fragment(wsi) && lws_remaining_packet_payload(wsi) == 0;
+	bool first = !c->in_message;
+	c->in_message = !final;
+	if (c->events != NULL)
+		c->events->received(c->arg, in, size, first, final);
+}
+
+static int on_append_header(struct ws_client *c, struct lws *wsi, void *in, size_t size)
+{
+	unsigned char **at = in;
+	if (c->header_value == NULL)
+		return 0;
+	return lws_add_http_header_by_name(wsi, (const unsigned char *)c->header_name,
+					   (const unsigned char *)c->header_value,
+					   (int)strlen(c->header_value), at, *at + size);
+}
+
+static void on_connection_error(struct ws_client *c, struct lws *wsi, const char *text)
+{
+	unsigned status = lws_http_client_http_response(wsi);
+	c->wsi = NULL;
+	if (c->events == NULL || c->end_text[0] != '\0')
+		free_if_done(c);
+	else if (status != 0 && status != 101)
+		end_soon(c, WS_CLIENT_REFUSED, status, "the upgrade was refused");
+	else
+		end_soon(c, nobody_listens(c) ? WS_CLIENT_NOBODY : WS_CLIENT_FAILED, 0,
+			 text == NULL ? "cannot connect" : text);
+}
+
+static void on_peer_close(struct ws_client *c, const uint8_t *payload, size_t size)
+{
+	c->end_kind = WS_CLIENT_CLOSED;
+	c->end_code = 1005;
+	if (size < 2)
+		return;
+	c->end_code = (unsigned)payload[0] << 8 | payload[1];
+	size_t reason = size - 2 < sizeof(c->end_text) - 1 ? size - 2 : sizeof(c->end_text) - 1;
+	memcpy(c->end_text, payload + 2, reason);
+	c->end_text[reason] = '\0';
+}
+
+static void on_closed(struct ws_client *c)
+{
+	c->wsi = NULL;
+	c->open = false;
+	if (c->events == NULL)
+		free_if_done(c);
+	else if (c->end_code != 0)
+		tell_end(c);
+	else {
+		c->end_kind = WS_CLIENT_LOST;
+		c->end_code = 1006;
+		snprintf(c->end_text, sizeof(c->end_text), "the connection was cut");
+		tell_end(c);
+	}
+}
+
+static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
+		  size_t size)
+{
+	struct ws_client *c = user;
+	if (c == NULL)
+		return 0;
+	switch (reason) {
+	case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
+		return on_append_header(c, wsi, in, size);
+	case LWS_CALLBACK_CLIENT_ESTABLISHED:
+		if (c->events == NULL)
+			return -1;
+		c->wsi = wsi;
+		c->open = true;
+		uv_timer_stop(&c->timer);
+		c->events->connected(c->arg);
+		return 0;
+	case LWS_CALLBACK_CLIENT_RECEIVE:
+		on_receive(c, wsi, in, size);
+		return 0;
+	case LWS_CALLBACK_CLIENT_WRITEABLE:
+		return on_writeable(c);
+	case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
+		on_peer_close(c, in, size);
+		return 0;
+	case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
+		on_connection_error(c, wsi, in);
+		return 0;
+	case LWS_CALLBACK_CLIENT_CLOSED:
+		on_closed(c);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+static const struct lws_protocols protocols[] = {
+	{ .name = PROTOCOL_NAME, .callback = on_lws, .rx_buffer_size = WS_CLIENT_BUFFER_BYTES },
+	{ .name = NULL },
+};
+
+const struct lws_protocols *ws_client_protocols(void)
+{
+	return protocols;
+}
