@@ -24,7 +24,7 @@ const struct route routes[] = {
 	  ROUTE_TICKET | ROUTE_JSON, SMALL_BODY, handle_signal, NULL },
 	{ "/sessions/:id/ws", METHOD_GET, "GET /sessions/:id/ws", ROLE_VIEW, ROUTE_TICKET, 0,
 	  handle_ws, refuse_ws },
-	{ "/sessions/:id/tickets", METHOD_POST, "POST /sessions/:id/tickets", ROLE_ADMIN,
+	{ "/sessions/:id/tickets", METHOD_POST, "POST /sessions/:id/tickets", ROLE_VIEW,
 	  ROUTE_JSON, SMALL_BODY, handle_ticket, NULL },
 	{ "/providers", METHOD_GET, "GET /providers", ROLE_VIEW, 0, 0, handle_providers, NULL },
 	{ "/healthz", METHOD_GET, "GET /healthz", ROLE_NONE, 0, 0, handle_health, NULL },

@@ -205,11 +205,6 @@ void handle_session_get(struct request *r)
 
 void handle_session_close(struct request *r)
 {
-	if (session_state(r->session) == SESSION_ENDED) {
-		registry_forget(r->app->registry, r->session);
-		request_answer_empty(r, 204);
-		return;
-	}
 	request_wait(r, request_answer_reply);
 	session_close(r->session, request_resume, r);
 }

@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "handlers/event_id.h"
 #include "handlers/handlers.h"
 #include "service/app.h"
 #include "service/config.h"
 #include "service/request.h"
 #include "service/session.h"
+#include "wire/sse.h"
 
 #define COOKIE_S 300
 /* The first line, "retry: ...": libmicrohttpd keeps a buffer of this size as long as the stream. */
@@ -28,11 +28,11 @@ static bool read_since(struct request *r, struct viewer_params *p)
 		/* An EventSource gives up for good when it is refused: what is no id is one of another
 		 * epoch, which is answered by a reset. */
 		p->has_since = true;
-		event_id_parse(header, &p->since_epoch, &p->since_offset);
+		sse_id_parse(header, strlen(header), &p->since_epoch, &p->since_offset);
 		return true;
 	}
 	p->has_since = query != NULL && query[0] != '\0';
-	if (!p->has_since || event_id_parse(query, &p->since_epoch, &p->since_offset))
+	if (!p->has_since || sse_id_parse(query, strlen(query), &p->since_epoch, &p->since_offset) == 0)
 		return true;
 	struct problem problem = problem_bad_request("since", "", "since: an id as EPOCH:OFFSET");
 	request_answer_problem(r, &problem);

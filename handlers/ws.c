@@ -11,7 +11,6 @@
 #include <strings.h>
 #include <sys/socket.h>
 
-#include "handlers/event_id.h"
 #include "handlers/handlers.h"
 #include "service/app.h"
 #include "service/config.h"
@@ -19,6 +18,7 @@
 #include "service/request.h"
 #include "service/session.h"
 #include "wire/ws_handshake.h"
+#include "wire/sse.h"
 
 #define CLOSE_REASON_BYTES_MAX 32
 
@@ -137,7 +137,8 @@ static bool read_params(const struct request *r, struct viewer_params *p, struct
 		problem->allowed_list = modes;
 		return false;
 	}
-	if (p->has_since && !event_id_parse(since, &p->since_epoch, &p->since_offset)) {
+	if (p->has_since &&
+	    sse_id_parse(since, strlen(since), &p->since_epoch, &p->since_offset) < 0) {
 		*problem = problem_bad_request("since", "", "since: an id as EPOCH:OFFSET");
 		return false;
 	}

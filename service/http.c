@@ -64,23 +64,25 @@ static bool has_finished(const struct request *r)
 	return recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
+static void add_common_headers(struct request *r)
+{
+	request_add_header(r, "X-Content-Type-Options", "nosniff");
+	if (r->response != NULL &&
+	    MHD_get_response_header(r->response, MHD_HTTP_HEADER_CACHE_CONTROL) == NULL)
+		request_add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+	if (r->origin != NULL && list_has(r->app->config->cors_origins, r->origin)) {
+		request_add_header(r, "Access-Control-Allow-Origin", r->origin);
+		request_add_header(r, "Access-Control-Expose-Headers", "Retry-After, Location");
+		request_add_header(r, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ORIGIN);
+	}
+	if (r->close || (r->status != 101 && has_finished(r)))
+		request_add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
+}
+
+/* Without a response the connection is closed: there was no memory, or that is the answer. */
 static enum MHD_Result send_answer(struct request *r)
 {
-	if (r->response != NULL) {
-		r->close = r->close || (r->status != 101 && has_finished(r));
-		const struct config *cfg = r->app->config;
-		request_add_header(r, "X-Content-Type-Options", "nosniff");
-		if (MHD_get_response_header(r->response, MHD_HTTP_HEADER_CACHE_CONTROL) == NULL)
-			request_add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
-		if (r->origin != NULL && list_has(cfg->cors_origins, r->origin)) {
-			request_add_header(r, "Access-Control-Allow-Origin", r->origin);
-			request_add_header(r, "Access-Control-Expose-Headers",
-					   "Retry-After, Location");
-			request_add_header(r, MHD_HTTP_HEADER_VARY, MHD_HTTP_HEADER_ORIGIN);
-		}
-		if (r->close)
-			request_add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
-	}
+	add_common_headers(r);
 	if (r->response == NULL)
 		return MHD_NO;
 	enum MHD_Result rc = MHD_queue_response(r->connection, r->status, r->response);

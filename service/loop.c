@@ -227,11 +227,14 @@ static void *loop_thread(void *arg)
 
 static struct lws_context *create_lws(uv_loop_t *uv, const struct config *cfg)
 {
+	/* With TLS each context reads the system's certificates: megabytes that plain tunnels do not need. */
+	bool tls = cfg->tunnel_url != NULL && strncmp(cfg->tunnel_url, "wss:", 4) == 0;
 	void *foreign[1] = { uv };
 	struct lws_context_creation_info info = {
 		.port = CONTEXT_PORT_NO_LISTEN,
 		.protocols = ws_client_protocols(),
-		.options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT,
+		.options = LWS_SERVER_OPTION_LIBUV |
+			   (tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0),
 		.foreign_loops = foreign,
 		.client_ssl_ca_filepath = cfg->ca_file,
 		.pt_serv_buf_size = WS_CLIENT_BUFFER_BYTES,

@@ -188,7 +188,8 @@ static void announce(const struct app *app)
 		 app->port);
 	log_info("listening", "url=%s providers=%s", url,
 		 cfg->providers == NULL ? "none" : cfg->providers);
-	if (cfg->providers != NULL && strstr(cfg->providers, "local") != NULL)
+	bool local = provider_find(app->providers, "local") != NULL;
+	if (local)
 		log_warn("local shells run as this user", "text=\"%s\"",
 			 "provider local gives every subject a shell under this Unix user");
 	if (strcmp(cfg->log_format, "json") == 0) {
@@ -196,8 +197,8 @@ static void announce(const struct app *app)
 		       key == NULL ? "" : ",\"key\":\"", key == NULL ? "" : key,
 		       key == NULL ? "" : "\"");
 	} else {
-		printf("\n  terminal  %s/%s%s\n", url,
-		       key == NULL ? "" : "#key=", key == NULL ? "" : key);
+		printf("\n  terminal  %s/%s%s%s\n", url, key == NULL ? "" : "#key=",
+		       key == NULL ? "" : key, key == NULL || !local ? "" : "&open=local");
 		printf("  curl      curl -sS -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' \\\n"
 		       "              -d '{\"sandbox\":\"local\",\"id\":\"first\"}' '%s/sessions?wait=open'\n\n",
 		       key == NULL ? "YOUR-KEY" : key, url);

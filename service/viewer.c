@@ -98,8 +98,10 @@ static void finish(struct viewer *v)
 	v->list = NULL;
 	metric_add(kind_metric(v), -1);
 	v->host->gone(v->host, v);
-	v->ended(v->ended_arg);
+	/* First: closing the handle takes the descriptor out of epoll, and it may be reused once it is
+	 * given back. */
 	uv_close((uv_handle_t *)&v->poll, on_handle_closed);
+	v->ended(v->ended_arg);
 }
 
 static void on_socket(uv_poll_t *poll, int status, int events);
