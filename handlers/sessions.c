@@ -80,7 +80,8 @@ static void open_session(struct request *r, struct new_session *n, bool wait)
 	if (status != 200 && status != 201) {
 		request_answer_reply(r, &refused);
 	} else if (wait) {
-		unsigned timeout_ms = r->app->config->open_timeout_ms;
+		/* A little more, so that an opening that fails for its time is answered as such. */
+		unsigned timeout_ms = r->app->config->open_timeout_ms + 500;
 		if (timeout_ms > WAIT_OPEN_MS_MAX)
 			timeout_ms = WAIT_OPEN_MS_MAX;
 		r->status = status;

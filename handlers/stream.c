@@ -32,7 +32,8 @@ static bool read_since(struct request *r, struct viewer_params *p)
 		return true;
 	}
 	p->has_since = query != NULL && query[0] != '\0';
-	if (!p->has_since || sse_id_parse(query, strlen(query), &p->since_epoch, &p->since_offset) == 0)
+	if (!p->has_since ||
+	    sse_id_parse(query, strlen(query), &p->since_epoch, &p->since_offset) == 0)
 		return true;
 	struct problem problem = problem_bad_request("since", "", "since: an id as EPOCH:OFFSET");
 	request_answer_problem(r, &problem);

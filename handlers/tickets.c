@@ -32,11 +32,13 @@ void handle_ticket(struct request *r)
 	}
 	enum role wanted = ok && role[0] == 'v' ? ROLE_VIEW : ROLE_WRITE;
 	if (ok && wanted > r->principal.role) {
-		problem = problem_make(403, "forbidden", "a ticket cannot do more than who makes it");
+		problem = problem_make(403, "forbidden",
+				       "a ticket cannot do more than who makes it");
 		ok = false;
 	} else if (ok && reusable && r->principal.role < ROLE_ADMIN) {
-		problem = problem_make(403, "forbidden",
-				       "reusable tickets share the session: that takes the role admin");
+		problem = problem_make(
+			403, "forbidden",
+			"reusable tickets share the session: that takes the role admin");
 		ok = false;
 	}
 	if (!ok) {
@@ -46,9 +48,9 @@ void handle_ticket(struct request *r)
 	char ticket[TICKET_CHARS + 1];
 	int64_t expires_ms;
 	/* The session's subject: an operator makes tickets for the sessions of others. */
-	if (auth_ticket(r->app->auth, session_id(r->session), session_subject(r->session),
-			wanted, (unsigned)ttl_s, reusable,
-			r->principal.expires_ms, ticket, &expires_ms) != 0) {
+	if (auth_ticket(r->app->auth, session_id(r->session), session_subject(r->session), wanted,
+			(unsigned)ttl_s, reusable, r->principal.expires_ms, ticket,
+			&expires_ms) != 0) {
 		problem = problem_make(503, "busy", "as many tickets are alive as may be");
 		problem.reply.retry_after_s = retry_after_jittered(1, 10);
 		request_answer_problem(r, &problem);

@@ -17,6 +17,7 @@
 #include "providers/provider.h"
 
 #define HANDSHAKE_BYTES_MAX 4096
+#define ENVIRONMENT_BYTES 4096 /* of one variable */
 
 static uint64_t now_ms(void)
 {
@@ -26,7 +27,7 @@ static uint64_t now_ms(void)
 }
 
 /* The variables that a login has, from ours. count is at least 8. */
-static void make_environment(char out[8][512], char *pointers[9])
+static void make_environment(char out[8][ENVIRONMENT_BYTES], char *pointers[9])
 {
 	static const struct {
 		const char *name, *fallback;
@@ -48,7 +49,9 @@ static void make_environment(char out[8][512], char *pointers[9])
 			value = wanted[i].fallback;
 		if (value == NULL)
 			continue;
-		snprintf(out[count], sizeof(out[count]), "%s=%s", wanted[i].name, value);
+		int n = snprintf(out[count], sizeof(out[count]), "%s=%s", wanted[i].name, value);
+		if (n < 0 || (size_t)n >= sizeof(out[count])) /* half a value is worse than none */
+			continue;
 		pointers[count] = out[count];
 		count++;
 	}
@@ -58,7 +61,7 @@ static void make_environment(char out[8][512], char *pointers[9])
 /* Starts the agent with its stdout in *read_fd. */
 static int start_agent(const char *path, int *read_fd, pid_t *pid, struct error *err)
 {
-	char space[8][512];
+	char space[8][ENVIRONMENT_BYTES];
 	char *environment[9];
 	char *const argv[] = { (char *)path, "--mode=agent", "--listen=127.0.0.1", NULL };
 	int fds[2];
@@ -120,7 +123,7 @@ static ssize_t read_line(int fd, char *line, size_t size, uint64_t deadline_ms, 
 	return error_set(err, -EBADMSG, "the agent's first line is too long");
 }
 
-static int parse_handshake(const char *line, const char *session_id, struct endpoint *ret,
+static int parse_handshake(const char *line, const char *shell, struct endpoint *ret,
 			   struct error *err)
 {
 	json_t *root = json_loads(line, 0, NULL);
@@ -138,7 +141,7 @@ static int parse_handshake(const char *line, const char *session_id, struct endp
 			.transport = strdup("agent"),
 			.url = strdup(url),
 			.token = strdup(token),
-			.shell = strdup(session_id),
+			.shell = strdup(shell),
 			.instance = strtoull(instance, NULL, 16),
 		};
 		if (ret->transport == NULL || ret->url == NULL || ret->token == NULL ||
@@ -151,7 +154,7 @@ static int parse_handshake(const char *line, const char *session_id, struct endp
 	return rc;
 }
 
-static int open_pty(const struct provider_config *cfg, const char *session_id, unsigned timeout_ms,
+static int open_pty(const struct provider_config *cfg, const char *shell, unsigned timeout_ms,
 		    struct endpoint *ret, struct error *err)
 {
 	char line[HANDSHAKE_BYTES_MAX];
@@ -162,7 +165,7 @@ static int open_pty(const struct provider_config *cfg, const char *session_id, u
 		return rc;
 	ssize_t n = read_line(fd, line, sizeof(line), now_ms() + timeout_ms, err);
 	close(fd);
-	rc = n < 0 ? (int)n : parse_handshake(line, session_id, ret, err);
+	rc = n < 0 ? (int)n : parse_handshake(line, shell, ret, err);
 	explicit_bzero(line, sizeof(line));
 	if (rc < 0 && n != -EBADMSG) /* it still runs: nobody would ever talk to it */
 		kill(pid, SIGTERM);

@@ -43,11 +43,11 @@ struct provider_ops {
 	const char *transport; /* as GET /providers shows it */
 	struct capabilities capabilities;
 
-	/* Finds or starts the far end for a session. Blocks for at most timeout_ms. The shell itself is
+	/* Finds or starts the far end for a session, whose shell is to have that name there. Blocks for at most timeout_ms. The shell itself is
 	 * opened over the tunnel. -ENOENT no such sandbox, -EACCES credential refused, -ETIMEDOUT,
 	 * -EBADMSG reply not understood, ... */
-	int (*open_pty)(const struct provider_config *cfg, const char *session_id,
-			unsigned timeout_ms, struct endpoint *ret, struct error *err);
+	int (*open_pty)(const struct provider_config *cfg, const char *shell, unsigned timeout_ms,
+			struct endpoint *ret, struct error *err);
 };
 
 extern const struct provider_ops provider_local;

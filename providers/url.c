@@ -25,17 +25,17 @@ static int open_at(const struct provider_config *cfg, const char *transport, con
 	return 0;
 }
 
-static int open_agent(const struct provider_config *cfg, const char *session_id,
-		      unsigned timeout_ms, struct endpoint *ret, struct error *err)
+static int open_agent(const struct provider_config *cfg, const char *shell, unsigned timeout_ms,
+		      struct endpoint *ret, struct error *err)
 {
 	(void)timeout_ms;
-	return open_at(cfg, "agent", session_id, ret, err);
+	return open_at(cfg, "agent", shell, ret, err);
 }
 
-static int open_pty_tunnel(const struct provider_config *cfg, const char *session_id,
+static int open_pty_tunnel(const struct provider_config *cfg, const char *shell,
 			   unsigned timeout_ms, struct endpoint *ret, struct error *err)
 {
-	(void)session_id;
+	(void)shell;
 	(void)timeout_ms;
 	return open_at(cfg, "pty-tunnel", NULL, ret, err);
 }

@@ -116,7 +116,7 @@ static const struct option options[] = {
 	  "in which input must be delivered; then 503" },
 	{ "input-gap-ms", AT(input_gap_ms), KIND_UNSIGNED, "2000", 0, 60000, "milliseconds",
 	  "to wait for a missing Input-Seq; then 409" },
-	{ "input-bytes", AT(input_bytes), KIND_SIZE, "1M", 1, 4 * M, "bytes",
+	{ "input-bytes", AT(input_bytes),KIND_SIZE, "1M", 1, M, "bytes",
 	  "of input in one request" },
 	{ "input-queue-bytes", AT(input_queue_bytes), KIND_SIZE, "4M", 4 * K, G, "bytes",
 	  "of input that may wait for a session; then 429" },

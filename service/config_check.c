@@ -310,8 +310,6 @@ static int check_limits(const struct config *c, struct error *err)
 				 "--journals-total-bytes is less than --journal-bytes");
 	if (c->input_queue_bytes < c->input_bytes)
 		return error_set(err, -EINVAL, "--input-queue-bytes is less than --input-bytes");
-	if (c->bodies_total_bytes < c->input_bytes)
-		return error_set(err, -EINVAL, "--bodies-total-bytes is less than --input-bytes");
 	return 0;
 }
 

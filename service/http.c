@@ -303,10 +303,10 @@ void http_quiesce(struct http *h)
 	atomic_store(&h->quiesced, true);
 }
 
-void http_destroy(struct http *h)
+bool http_destroy(struct http *h)
 {
 	if (h == NULL)
-		return;
+		return true;
 	http_quiesce(h);
 	/* Answers that are on their way. A connection that were still with another thread would make
 	 * libmicrohttpd abort. */
@@ -316,9 +316,13 @@ void http_destroy(struct http *h)
 			break;
 		nanosleep(&pause, NULL);
 	}
-	assert(atomic_load(&h->calls) == 0);
+	if (atomic_load(&h->calls) != 0) {
+		log_error("connections not given back in time", "count=%u", atomic_load(&h->calls));
+		return false;
+	}
 	stop(&h->main);
 	stop(&h->metrics);
 	throttle_fini(&h->unauthorized);
 	free(h);
+	return true;
 }

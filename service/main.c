@@ -157,12 +157,13 @@ static void stop(struct app *app)
 	if (app->registry != NULL)
 		all = registry_stop(app->registry, strcmp(cfg->local_on_stop, "end") == 0,
 				    cfg->drain_s * 1000 + STOP_EXTRA_MS);
+	if (all)
+		all = http_destroy(app->http);
 	if (!all) { /* a part hangs: what was promised is in the store and the agents, so just go */
 		if (app->store != NULL)
 			app->store_ops->close(app->store);
 		_exit(1);
 	}
-	http_destroy(app->http);
 	provisioner_destroy(app->provisioner);
 	for (unsigned i = 0; i < app->loops_count; i++)
 		loop_destroy(app->loops[i]);
@@ -197,8 +198,9 @@ static void announce(const struct app *app)
 		       key == NULL ? "" : ",\"key\":\"", key == NULL ? "" : key,
 		       key == NULL ? "" : "\"");
 	} else {
-		printf("\n  terminal  %s/%s%s%s\n", url, key == NULL ? "" : "#key=",
-		       key == NULL ? "" : key, key == NULL || !local ? "" : "&open=local");
+		printf("\n  terminal  %s/%s%s%s\n", url,
+		       key == NULL ? "" : "#key=", key == NULL ? "" : key,
+		       key == NULL || !local ? "" : "&open=local");
 		printf("  curl      curl -sS -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' \\\n"
 		       "              -d '{\"sandbox\":\"local\",\"id\":\"first\"}' '%s/sessions?wait=open'\n\n",
 		       key == NULL ? "YOUR-KEY" : key, url);

@@ -34,8 +34,9 @@ static void *provisioner_thread(void *arg)
 		if (p->first == NULL)
 			p->end = &p->first;
 		p->queued--;
+		bool cancelled = p->stop;
 		pthread_mutex_unlock(&p->lock);
-		job->run(job);
+		job->run(job, cancelled);
 		metric_add(METRIC_PROVISIONER_JOBS, -1);
 		pthread_mutex_lock(&p->lock);
 	}

@@ -1,6 +1,8 @@
 /* provisioner.h -- threads that may block: calls to providers, from a bounded queue. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "service/error.h"
 
 struct provisioner;
@@ -8,13 +10,14 @@ struct provisioner;
 /* Embedded at the start of what the job needs. */
 struct provisioner_job {
 	struct provisioner_job *next;
-	/* Called on a provisioner thread; may block; frees or hands on the job. */
-	void (*run)(struct provisioner_job *job);
+	/* Called on a provisioner thread; may block; frees or hands on the job. cancelled: the provisioner is
+	 * being destroyed, so just do that. */
+	void (*run)(struct provisioner_job *job, bool cancelled);
 };
 
 int provisioner_create(unsigned threads, unsigned queue_max, struct provisioner **ret,
 		       struct error *err);
-/* Waits for the jobs that run; those still queued are run too. */
+/* Waits for the jobs that run; those still queued are cancelled. */
 void provisioner_destroy(struct provisioner *p);
 
 /* Thread: any. -EAGAIN when the queue is full; the job is then still the caller's. */

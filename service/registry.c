@@ -20,7 +20,8 @@ struct registry {
 	pthread_cond_t stopped;
 	struct session **sessions; /* each with a reference of ours */
 	size_t count, capacity;
-	size_t stopping; /* that registry_stop() waits for */
+	size_t running; /* started and not gone, those that are not listed any more included */
+	bool stopping;  /* no new ones */
 };
 
 int registry_create(struct app *app, struct registry **ret)
@@ -147,7 +148,7 @@ static unsigned judge_known(struct session *s, const struct session_spec *spec,
 {
 	if (strcmp(session_subject(s), spec->subject) != 0)
 		*problem = reply_problem(409, "id-taken", "this id is in use");
-	else if (session_state(s) == SESSION_ENDED)
+	else if (session_state(s) == SESSION_ENDED || session_is_closing(s))
 		return 0;
 	else if (session_same_params(s, spec->params))
 		return 200;
@@ -156,6 +157,39 @@ static unsigned judge_known(struct session *s, const struct session_spec *spec,
 			409, "id-differs",
 			"a session with this id is alive and was made with other parameters");
 	return problem->status;
+}
+
+/* Makes the session and puts it on its loop before anybody can find it. */
+static int make_locked(struct registry *r, const struct session_spec *spec, size_t at, bool replace,
+		       struct session **ret, struct session **replaced)
+{
+	struct session *s;
+	int rc = session_create(r->app, spec, &s);
+	if (rc < 0)
+		return rc;
+	if (!replace)
+		rc = insert_locked(r, at, session_ref(s));
+	if (rc < 0) {
+		session_unref(s);
+		session_unref(s);
+		return rc;
+	}
+	rc = session_start(s);
+	if (rc < 0) {
+		if (!replace) {
+			remove_locked(r, at);
+			session_unref(s);
+		}
+		session_unref(s);
+		return rc;
+	}
+	r->running++;
+	if (replace) {
+		*replaced = r->sessions[at];
+		r->sessions[at] = session_ref(s);
+	}
+	*ret = s;
+	return 0;
 }
 
 unsigned registry_open(struct registry *r, const struct session_spec *spec, struct session **ret,
@@ -181,16 +215,16 @@ unsigned registry_open(struct registry *r, const struct session_spec *spec, stru
 			return known;
 		}
 	}
-	if (!has_room_locked(r, made.subject, &evicted, problem)) {
+	if (r->stopping) {
+		*problem = reply_problem(503, "draining", "the service is being stopped");
+		problem->retry_after_s = 1;
+		status = 503;
+	} else if (!has_room_locked(r, made.subject, &evicted, problem)) {
 		status = problem->status;
-	} else if (session_create(r->app, &made, &s) < 0 ||
-		   (!found && insert_locked(r, at, session_ref(s)) < 0)) {
+	} else if (make_locked(r, &made, at, found, &s, &replaced) < 0) {
 		*problem = reply_problem(503, "busy", "no memory");
 		problem->retry_after_s = 1;
 		status = 503;
-	} else if (found) {
-		replaced = r->sessions[at];
-		r->sessions[at] = session_ref(s);
 	}
 	if (evicted == replaced)
 		evicted = NULL;
@@ -198,19 +232,18 @@ unsigned registry_open(struct registry *r, const struct session_spec *spec, stru
 		session_ref(evicted);
 	pthread_mutex_unlock(&r->lock);
 	if (replaced != NULL) {
-		session_discard(replaced);
+		session_discard(replaced, false);
 		session_unref(replaced);
 	}
 	if (evicted != NULL) {
-		if (status == 201 && registry_forget(r, evicted))
-			session_discard(evicted);
+		if (status == 201)
+			registry_forget(r, evicted);
 		session_unref(evicted);
 	}
 	if (status != 201)
 		return status;
-	if (session_start(s) < 0) {
+	if (session_submit(s) < 0) {
 		registry_forget(r, s);
-		session_discard(s);
 		session_unref(s);
 		*problem = reply_problem(503, "busy",
 					 "too many sessions are being opened: try again");
@@ -265,7 +298,9 @@ bool registry_forget(struct registry *r, struct session *s)
 	found = found && r->sessions[at] == s;
 	if (found) {
 		remove_locked(r, at);
-		r->app->store_ops->delete_session(r->app->store, session_id(s));
+		session_discard(
+			s,
+			true); /* in order with a new one of that id, which is on the same loop */
 	}
 	pthread_mutex_unlock(&r->lock);
 	if (found)
@@ -295,23 +330,25 @@ int registry_restore(struct registry *r, struct error *err)
 	int rc = r->app->store_ops->load_sessions(r->app->store, restore_one, r, err);
 	if (rc < 0)
 		return rc;
-	for (size_t i = 0; i < r->count; i++) /* nobody else is there yet */
-		session_start(r->sessions[i]);
+	for (size_t i = 0; i < r->count; i++) { /* nobody else is there yet */
+		if (session_start(r->sessions[i]) < 0)
+			return error_set(err, -ENOMEM, "no memory for the sessions of the store");
+		r->running++;
+	}
 	if (r->count > 0)
 		log_info("sessions restored", "count=%zu", r->count);
 	return 0;
 }
 
-static void on_stopped(void *arg)
+void registry_gone(struct registry *r)
 {
-	struct registry *r = arg;
 	pthread_mutex_lock(&r->lock);
-	if (--r->stopping == 0)
+	if (--r->running == 0)
 		pthread_cond_signal(&r->stopped);
 	pthread_mutex_unlock(&r->lock);
 }
 
-bool registry_stop(struct registry *r, bool end_shells, unsigned timeout_ms)
+bool registry_stop(struct registry *r, bool end_local, unsigned timeout_ms)
 {
 	struct timespec until;
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -322,13 +359,13 @@ bool registry_stop(struct registry *r, bool end_shells, unsigned timeout_ms)
 		until.tv_nsec -= 1000000000L;
 	}
 	pthread_mutex_lock(&r->lock);
-	r->stopping = r->count;
+	r->stopping = true;
 	for (size_t i = 0; i < r->count; i++)
-		session_stop(r->sessions[i], end_shells, on_stopped, r);
-	while (r->stopping > 0)
+		session_stop(r->sessions[i], end_local);
+	while (r->running > 0)
 		if (pthread_cond_timedwait(&r->stopped, &r->lock, &until) == ETIMEDOUT)
 			break;
-	size_t left = r->stopping;
+	size_t left = r->running;
 	pthread_mutex_unlock(&r->lock);
 	if (left > 0)
 		log_error("sessions not stopped in time", "count=%zu", left);

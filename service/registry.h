@@ -28,10 +28,14 @@ struct session *registry_find(struct registry *r, const char *id, const char *su
 size_t registry_list(struct registry *r, const char *subject, int state, const char *after,
 		     size_t limit, struct session **ret, bool *more);
 
-/* Takes an ended session out and forgets it in the store. False when it is not that one any more. */
+/* Takes a session out, out of its loop, and forgets it in the store. False when the id is another's by
+ * now. */
 bool registry_forget(struct registry *r, struct session *s);
 
 /* At the start: the sessions of the store. */
 int registry_restore(struct registry *r, struct error *err);
-/* At the end: stops all, waits until they are, at most timeout_ms. False when some are not. */
-bool registry_stop(struct registry *r, bool end_shells, unsigned timeout_ms);
+/* Nothing of a session runs any more. */
+void registry_gone(struct registry *r);
+
+/* At the end: no new ones; stops all, waits until they are, at most timeout_ms. False when some are not. */
+bool registry_stop(struct registry *r, bool end_local, unsigned timeout_ms);

@@ -18,6 +18,10 @@
 #include "store/seal.h"
 #include "store/store.h"
 
+#define PARAMS_HASH_BYTES 32
+/* A replay of a whole ring fits, and what comes before the tunnel is paused for viewers at its start. */
+#define REPLAY_SLACK_BYTES ((size_t)4 * JOURNAL_CHUNK_BYTES)
+
 bool session_id_valid(const char *id)
 {
 	size_t size = strspn(id,
@@ -40,9 +44,20 @@ int64_t session_created_ms(const struct session *s)
 	return s->created_ms;
 }
 
+/* They are only compared, and their env may hold secrets. */
+static void hash_params(const char *params, char hex[2 * PARAMS_HASH_BYTES + 1])
+{
+	unsigned char hash[PARAMS_HASH_BYTES];
+	crypto_generichash(hash, sizeof(hash), (const unsigned char *)params, strlen(params), NULL,
+			   0);
+	sodium_bin2hex(hex, 2 * PARAMS_HASH_BYTES + 1, hash, sizeof(hash));
+}
+
 bool session_same_params(const struct session *s, const char *params)
 {
-	return strcmp(s->params, params) == 0;
+	char hex[2 * PARAMS_HASH_BYTES + 1];
+	hash_params(params, hex);
+	return strcmp(s->params, hex) == 0;
 }
 
 /* ---- memory ---- */
@@ -121,7 +136,7 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 	s->provider = provider_find(app->providers, provider);
 	s->cols = cols;
 	s->rows = rows;
-	s->journal = journal_create(app->config->journal_bytes, cols, rows);
+	s->journal = journal_create(app->config->journal_bytes + REPLAY_SLACK_BYTES, cols, rows);
 	s->feed.journal = s->journal;
 	s->feed.state = session_state_name(SESSION_PROVISIONING);
 	s->inputs_end = &s->inputs;
@@ -145,8 +160,10 @@ static int64_t wall_ms(void)
 
 int session_create(struct app *app, const struct session_spec *spec, struct session **ret)
 {
+	char params[2 * PARAMS_HASH_BYTES + 1];
+	hash_params(spec->params, params);
 	struct session *s = session_alloc(app, spec->id, spec->subject, spec->sandbox,
-					  spec->provider, spec->params, spec->cols, spec->rows);
+					  spec->provider, params, spec->cols, spec->rows);
 	if (s == NULL)
 		return -ENOMEM;
 	s->command = strings_copy(spec->command);
@@ -213,10 +230,7 @@ struct note {
 		} size;
 		int number;
 		unsigned timeout_ms;
-		struct {
-			void (*fn)(void *arg);
-			bool end_shell;
-		} stop;
+		bool yes; /* forget, end_local */
 	};
 };
 
@@ -276,16 +290,22 @@ void session_input(struct session *s, const struct input *in)
 	}
 }
 
+bool session_resize_now(struct session *s, uint16_t cols, uint16_t rows)
+{
+	if (session_is_ended(s))
+		return false;
+	if (!s->attached || s->transport->resize(s->tunnel, cols, rows) < 0) {
+		s->want_cols = cols; /* when the tunnel is there */
+		s->want_rows = rows;
+	}
+	return true;
+}
+
 static void run_resize(struct session *s, struct note *n)
 {
 	struct reply reply = reply_ok(204);
-	if (session_is_ended(s)) {
+	if (!session_resize_now(s, n->size.cols, n->size.rows))
 		reply = reply_problem(409, "session-ended", "the session has ended");
-	} else if (!s->attached ||
-		   s->transport->resize(s->tunnel, n->size.cols, n->size.rows) < 0) {
-		s->want_cols = n->size.cols; /* when the tunnel is there */
-		s->want_rows = n->size.rows;
-	}
 	n->done(n->arg, &reply);
 }
 
@@ -316,9 +336,9 @@ static void run_close(struct session *s, struct note *n)
 {
 	struct reply reply = reply_ok(204);
 	if (session_is_ended(s))
-		session_forget(s);
+		registry_forget(s->app->registry, s);
 	else
-		session_hang_up(s);
+		session_hang_up(s, "closed");
 	n->done(n->arg, &reply);
 }
 
@@ -499,6 +519,14 @@ enum session_state session_state(struct session *s)
 	return state;
 }
 
+bool session_is_closing(struct session *s)
+{
+	pthread_mutex_lock(&s->card_lock);
+	bool closing = s->closing;
+	pthread_mutex_unlock(&s->card_lock);
+	return closing;
+}
+
 bool session_finished_at(struct session *s, uint64_t epoch, uint64_t offset)
 {
 	pthread_mutex_lock(&s->card_lock);
@@ -536,14 +564,15 @@ static void run_start(struct session *s, struct note *n)
 		timers[i]->data = s;
 		s->timers_open++;
 	}
-	s->idle_us = loop_now_us();
+	s->idle_us = s->lost_us = loop_now_us();
 	session_viewers_init(s);
 	session_save(s); /* a restored one with its new number, before that is used */
 	if (!s->restored)
 		return;
 	if (s->refill) {
 		restore_exit(s);
-		if (s->endpoint.url != NULL)
+		/* Only after an exit that was seen is there nobody in the shell any more. */
+		if (s->endpoint.url != NULL && strstr(s->exit_text, "null,\"signal\":null") == NULL)
 			session_connect(s);
 		else
 			session_end_refill(s);
@@ -563,7 +592,7 @@ int session_start(struct session *s)
 		return -ENOMEM;
 	session_ref(s); /* the loop's own, until it is retired */
 	loop_post_answer(s->loop, &n->message);
-	return s->restored ? 0 : session_submit(s);
+	return 0;
 }
 
 static void on_timer_closed(uv_handle_t *handle)
@@ -571,8 +600,7 @@ static void on_timer_closed(uv_handle_t *handle)
 	struct session *s = handle->data;
 	if (--s->timers_open > 0)
 		return;
-	if (s->stopped != NULL)
-		s->stopped(s->stopped_arg);
+	registry_gone(s->app->registry);
 	session_unref(s);
 }
 
@@ -610,47 +638,44 @@ void session_retire(struct session *s)
 	session_retire_step(s);
 }
 
-void session_forget(struct session *s)
-{
-	registry_forget(s->app->registry, s);
-	session_retire(s);
-}
-
 static void run_discard(struct session *s, struct note *n)
 {
-	(void)n;
-	session_retire(s);
-}
-
-void session_discard(struct session *s)
-{
-	struct note *n = new_note(s, run_discard, NULL, NULL);
-	if (n != NULL)
-		loop_post_answer(s->loop, &n->message);
+	s->forgotten = true;
+	if (n->yes)
+		s->app->store_ops->delete_session(s->app->store, s->id);
+	if (s->closing && !session_is_ended(s))
+		s->retire_at_end = true;
+	else
+		session_retire(s);
 }
 
 static void run_stop(struct session *s, struct note *n)
 {
-	if (s->stopping && s->timers_open == 0) {
-		n->stop.fn(n->arg);
-		return;
-	}
-	s->stopped = n->stop.fn;
-	s->stopped_arg = n->arg;
-	if (n->stop.end_shell && !session_is_ended(s))
-		session_hang_up(s); /* session_end() goes on from there */
-	if (!n->stop.end_shell || session_is_ended(s))
+	bool end = n->yes && strcmp(s->provider_name, "local") == 0;
+	if (end && !session_is_ended(s)) {
+		s->retire_at_end = true;
+		session_hang_up(s, "closed");
+	} else {
 		session_retire(s);
+	}
 }
 
-void session_stop(struct session *s, bool end_shell, void (*done)(void *arg), void *arg)
+/* A note that must arrive. */
+static void must_post(struct session *s, void (*run)(struct session *, struct note *), bool yes)
 {
-	struct note *n = new_note(s, run_stop, NULL, arg);
-	if (n == NULL) {
-		done(arg);
-		return;
-	}
-	n->stop.fn = done;
-	n->stop.end_shell = end_shell;
+	struct note *n = new_note(s, run, NULL, NULL);
+	if (n == NULL)
+		abort();
+	n->yes = yes;
 	loop_post_answer(s->loop, &n->message);
+}
+
+void session_discard(struct session *s, bool forget)
+{
+	must_post(s, run_discard, forget);
+}
+
+void session_stop(struct session *s, bool end_local)
+{
+	must_post(s, run_stop, end_local);
 }

@@ -103,13 +103,20 @@ void session_release_viewer(struct session *s);
  * the caller's when the mailbox is full); p->fd is not touched any more from then on. */
 void session_add_viewer(struct session *s, const struct viewer_params *p);
 
-/* For registry.c. */
+/* True when somebody asked for its end: its id may be used for another one. */
+bool session_is_closing(struct session *s);
+
+/* For registry.c, which calls these under its lock; they do not call back. */
 int session_create(struct app *app, const struct session_spec *spec, struct session **ret);
 int session_restore(struct app *app, const struct store_session *record, struct session **ret);
-/* After it is in the registry. -EAGAIN when too much is being provisioned: then session_discard(). */
+/* Puts it on its loop, before anybody can find it. -ENOMEM. From here on registry_gone() will be called
+ * once, when nothing of it runs any more. */
 int session_start(struct session *s);
-/* Takes it out of its loop, once it is out of the registry. */
-void session_discard(struct session *s);
-/* Stops it for the end of the process: viewers are drained, the tunnel is closed, the shell lives on
- * unless end_shell. done is called on the loop's thread when nothing of it runs any more. */
-void session_stop(struct session *s, bool end_shell, void (*done)(void *arg), void *arg);
+/* A new one goes to the provisioner. -EAGAIN when too much is being provisioned. Not under the lock. */
+int session_submit(struct session *s);
+/* It is out of the registry: takes it out of its loop, when it is closing once it has ended. With forget
+ * the store forgets it too (not when another one took its id). */
+void session_discard(struct session *s, bool forget);
+/* For the end of the process: viewers are drained, the tunnel is cut; the shell lives on unless it is a
+ * local one and end_local. */
+void session_stop(struct session *s, bool end_local);

@@ -50,6 +50,7 @@ static void unlink_input(struct session *s, struct pending_input **prev)
 	*prev = p->next;
 	if (s->inputs_end == &p->next)
 		s->inputs_end = prev;
+	s->inputs_count--;
 	s->inputs_bytes -= p->in.size;
 	metric_add(METRIC_INPUT_QUEUE_BYTES, -(int64_t)p->in.size);
 }
@@ -79,17 +80,21 @@ static struct reply refuse_stopping(void)
 	return reply;
 }
 
+static struct reply refuse_unknown(void)
+{
+	struct reply reply = reply_problem(
+		503, "delivery-unknown", "the far end did not confirm it: it may have been typed");
+	reply.retry_after_s = 1;
+	return reply;
+}
+
 static struct reply refuse_late(const struct pending_input *p)
 {
-	struct reply reply;
 	if (p->was_sent)
-		reply = reply_problem(
-			503, "delivery-unknown",
-			"the far end did not confirm it in time: it may have been typed");
-	else
-		reply = reply_problem(
-			503, "not-delivered",
-			"the far end could not be reached in time: nothing was typed");
+		return refuse_unknown();
+	struct reply reply =
+		reply_problem(503, "not-delivered",
+			      "the far end could not be reached in time: nothing was typed");
 	reply.retry_after_s = 1;
 	return reply;
 }
@@ -132,13 +137,6 @@ static void arm_timer(struct session *s)
 		      first_us <= now_us ? 1 : (first_us - now_us) / 1000 + 1);
 }
 
-/* Inputs of ours that stay unanswered leave a hole in our numbers: go on under another name. */
-static void renumber(struct session *s)
-{
-	randombytes_buf(s->own_client, sizeof(s->own_client));
-	s->own_seq = 0;
-}
-
 static void on_input_timer(uv_timer_t *timer)
 {
 	struct session *s = timer->data;
@@ -160,7 +158,7 @@ static void on_input_timer(uv_timer_t *timer)
 		struct pending_input *p = late;
 		late = p->next;
 		if (!p->numbered && p->was_sent)
-			renumber(s);
+			s->own_refused = true; /* it leaves a hole in our numbers */
 		struct reply reply = p->stage == INPUT_GAP && p->numbered ? refuse_gap(p)
 									  : refuse_late(p);
 		answer(p, &reply);
@@ -181,6 +179,14 @@ static void on_input_timer(uv_timer_t *timer)
 	arm_timer(s);
 }
 
+/* Goes on under another name, from 1. */
+static void renumber(struct session *s)
+{
+	randombytes_buf(s->own_client, sizeof(s->own_client));
+	s->own_seq = 0;
+	s->own_refused = false;
+}
+
 /* Sends one; false when the tunnel takes no more now. */
 static bool send_one(struct session *s, struct pending_input *p)
 {
@@ -191,9 +197,8 @@ static bool send_one(struct session *s, struct pending_input *p)
 	p->request = ++s->next_request;
 	p->stage = INPUT_SENT;
 	bool was_sent = p->was_sent;
-	p->was_sent = true;
-	uint64_t request = p->request;
-	int rc = s->transport->input(s->tunnel, request, p->in.client, p->in.seq, p->in.bytes,
+	p->was_sent = true; /* before: the verdict may come within the call */
+	int rc = s->transport->input(s->tunnel, p->request, p->in.client, p->in.seq, p->in.bytes,
 				     p->in.size);
 	if (rc == 0)
 		return true; /* p may be answered and gone already */
@@ -204,22 +209,60 @@ static bool send_one(struct session *s, struct pending_input *p)
 	return false;
 }
 
+static bool any_own_sent(const struct session *s)
+{
+	for (const struct pending_input *p = s->inputs; p != NULL; p = p->next)
+		if (!p->numbered && p->stage == INPUT_SENT)
+			return true;
+	return false;
+}
+
 void session_input_send(struct session *s)
 {
+	s->send_again = true;
 	if (s->in_send)
-		return; /* a verdict came while one was being sent: the walk below starts again */
+		return; /* a verdict came while one was being sent: another walk follows */
 	s->in_send = true;
-again:
-	for (struct pending_input *p = s->inputs; p != NULL && s->attached && !s->tunnel_over;
-	     p = p->next) {
-		if (p->stage != INPUT_WAITING)
-			continue;
-		if (!send_one(s, p))
-			break;
-		goto again; /* the list may have changed */
+	while (s->send_again && s->attached && !s->tunnel_over) {
+		s->send_again = false;
+		bool hold_own = false;
+		if (s->own_refused) {
+			/* One of ours was refused, so those behind it on the way will be too: they all go
+			 * again, in their order, under a new name, once every verdict is there. */
+			hold_own = any_own_sent(s);
+			if (!hold_own)
+				renumber(s);
+		}
+		struct pending_input *next;
+		for (struct pending_input *p = s->inputs; p != NULL; p = next) {
+			next = p->next;
+			if (p->stage != INPUT_WAITING || (hold_own && !p->numbered))
+				continue;
+			if (!send_one(s, p) || s->tunnel_over || !s->attached)
+				break;
+		}
 	}
 	s->in_send = false;
 	arm_timer(s);
+}
+
+/* Typed or not is not known of this input, and will not be: a repeat gets the same answer. */
+static bool is_unknown(const struct session *s, const struct input *in)
+{
+	for (size_t i = 0; in->seq != 0 && i < SESSION_UNKNOWN_INPUTS; i++)
+		if (s->unknown_inputs[i].seq == in->seq &&
+		    memcmp(s->unknown_inputs[i].client, in->client, INPUT_CLIENT_BYTES) == 0)
+			return true;
+	return false;
+}
+
+static void note_unknown(struct session *s, const struct input *in)
+{
+	if (in->seq == 0)
+		return;
+	size_t i = s->unknown_count++ % SESSION_UNKNOWN_INPUTS;
+	memcpy(s->unknown_inputs[i].client, in->client, INPUT_CLIENT_BYTES);
+	s->unknown_inputs[i].seq = in->seq;
 }
 
 void session_input_add(struct session *s, const struct input *in)
@@ -231,8 +274,16 @@ void session_input_add(struct session *s, const struct input *in)
 		reply = refuse_ended();
 	} else if (s->stopping) {
 		reply = refuse_stopping();
-	} else if (s->inputs_bytes + in->size > cfg->input_queue_bytes) {
+	} else if (is_unknown(s, in)) {
+		reply = refuse_unknown();
+	} else if (s->inputs_count >= SESSION_INPUTS_MAX ||
+		   s->inputs_bytes + in->size > cfg->input_queue_bytes) {
 		reply = refuse_full();
+	} else if (metric_get(METRIC_INPUT_QUEUE_BYTES) + (int64_t)in->size >
+		   (int64_t)cfg->bodies_total_bytes) {
+		reply = reply_problem(503, "busy",
+				      "too much input of all sessions waits: try again");
+		reply.retry_after_s = 1;
 	} else {
 		p = calloc(1, sizeof(*p));
 		if (p == NULL)
@@ -250,6 +301,7 @@ void session_input_add(struct session *s, const struct input *in)
 	p->deadline_us = loop_now_us() + cfg->input_timeout_ms * UINT64_C(1000);
 	*s->inputs_end = p;
 	s->inputs_end = &p->next;
+	s->inputs_count++;
 	s->inputs_bytes += in->size;
 	metric_add(METRIC_INPUT_QUEUE_BYTES, (int64_t)in->size);
 	s->idle_us = loop_now_us();
@@ -278,8 +330,9 @@ void session_input_done(struct session *s, uint64_t request, enum pty2_verdict v
 	switch (verdict) {
 	case PTY2_GAP:
 		p->was_sent = false; /* surely not typed */
-		if (!p->numbered) {  /* one of ours before it was refused: it gets another number */
+		if (!p->numbered) {  /* one of ours before it was refused */
 			p->stage = INPUT_WAITING;
+			s->own_refused = true;
 			session_input_send(s);
 			return;
 		}
@@ -298,8 +351,8 @@ void session_input_done(struct session *s, uint64_t request, enum pty2_verdict v
 		break;
 	case PTY2_FULL:
 		reply = refuse_full();
-		if (!p->numbered)
-			renumber(s); /* its number was not used up: the next one would be a gap */
+		if (!p->numbered) /* its number was not used up: those behind it will be gaps */
+			s->own_refused = true;
 		break;
 	case PTY2_ENDED:
 	default:
@@ -330,7 +383,8 @@ void session_input_lost(struct session *s)
 	while (unknown != NULL) {
 		struct pending_input *p = unknown;
 		unknown = p->next;
-		struct reply reply = refuse_late(p);
+		note_unknown(s, &p->in);
+		struct reply reply = refuse_unknown();
 		answer(p, &reply);
 	}
 }

@@ -17,6 +17,9 @@
 #include "service/viewer.h"
 #include "tunnel/tunnel.h"
 
+#define SESSION_INPUTS_MAX 1024 /* on their way at once */
+#define SESSION_UNKNOWN_INPUTS 16
+
 struct pending_input;
 struct pending_signal;
 struct open_waiter;
@@ -26,7 +29,8 @@ struct session {
 	struct app *app;
 	struct loop *loop;
 	char id[SESSION_ID_MAX + 1];
-	char *subject, *sandbox, *params, *provider_name;
+	char *subject, *sandbox, *provider_name;
+	char *params;                        /* hash of what it was made with */
 	const struct provider_ops *provider; /* NULL when it is not switched on any more */
 	char **command, **env;               /* NULL-terminated */
 	char *cwd;
@@ -58,6 +62,7 @@ struct session {
 	uint64_t pass_us;           /* time that the pass took so far */
 	uint64_t hold_until_us;     /* no pass before that */
 	uint64_t fastest;           /* the highest offset of any viewer */
+	uint64_t slowest;           /* the lowest one after the last pass; UINT64_MAX: none */
 	uint64_t stall_offset;      /* fastest, when the tunnel was paused */
 	bool paused, paused_enough; /* tunnel not read; no viewer moved for long enough: read on */
 
@@ -65,18 +70,27 @@ struct session {
 	struct tunnel *tunnel;
 	struct loop_work tunnel_work; /* ends a tunnel outside of its events */
 	bool tunnel_over, tunnel_leave;
-	bool attached; /* the tunnel is up */
-	bool opened;   /* the shell is known to be there: no OPEN any more */
-	bool closing;  /* somebody asked for the end */
-	bool stopping; /* the process ends */
-	bool restored; /* from the store: the far end decides whether it lives */
-	bool refill;   /* ended already; only its journal is fetched once more */
+	bool attached;            /* the tunnel is up */
+	bool opened;              /* the shell is known to be there: no OPEN any more */
+	bool closing;             /* somebody asked for the end; written under card_lock */
+	const char *close_reason; /* static */
+	bool forgotten;           /* out of the registry: nothing is stored any more */
+	bool retire_at_end;       /* it may end in order first */
+	bool unsaved;             /* the store had no room */
+	bool known;               /* the journal stands for the PTY, as far as it goes */
+	uint64_t replay_end;      /* the head when we attached: what is in front of it is replay */
+	uint64_t attached_us;
+	uint64_t
+		await_until_us; /* restored: its viewers may come back until then; 0: not awaited */
+	bool stopping;          /* the process ends */
+	bool restored;          /* from the store: the far end decides whether it lives */
+	bool refill;            /* ended already; only its journal is fetched once more */
 	struct endpoint endpoint;
 	char *endpoint_sealed; /* owned; as the store has it */
 	uint64_t fence;
 	struct input_seq *dedupe; /* for transports that do not drop repeats themselves */
 	unsigned attempts;        /* reconnects since it was attached last */
-	uint64_t lost_us;         /* when it was attached last; 0 while it is */
+	uint64_t lost_us;         /* since when there is no tunnel; 0 while it is attached */
 	uint64_t idle_us;         /* when it was used last */
 	int64_t ended_ms;
 	char reason_text[160];         /* feed.reason points here */
@@ -84,8 +98,15 @@ struct session {
 	uint16_t want_cols, want_rows; /* asked for while there was no tunnel; 0: nothing */
 
 	struct pending_input *inputs, **inputs_end; /* oldest first */
+	unsigned inputs_count;
 	size_t inputs_bytes;
-	bool in_send; /* inputs are being sent: no second walk */
+	bool in_send, send_again; /* inputs are being sent; and there is reason to look once more */
+	bool own_refused; /* our numbers have a hole: renumber before more is sent under them */
+	struct {
+		uint8_t client[INPUT_CLIENT_BYTES];
+		uint64_t seq;
+	} unknown_inputs[SESSION_UNKNOWN_INPUTS]; /* the newest whose fate nobody knows */
+	size_t unknown_count;
 	uint64_t next_request;
 	uint8_t own_client[INPUT_CLIENT_BYTES]; /* for inputs that the client does not number */
 	uint64_t own_seq;
@@ -95,8 +116,6 @@ struct session {
 	uv_timer_t flush_timer, retry_timer, close_timer, input_timer, flow_timer;
 	unsigned timers_open;
 	bool retired; /* its handles are being closed */
-	void (*stopped)(void *arg);
-	void *stopped_arg;
 };
 
 #define SESSION_TIMERS(s) \
@@ -108,7 +127,8 @@ void session_enter(struct session *s, enum session_state next, const char *step,
 int session_submit(
 	struct session *s); /* to the provisioner; thread: any; -EAGAIN when it is full */
 void session_connect(struct session *s);
-void session_hang_up(struct session *s);
+/* Tells the shell to go; reason ("closed", "expired") is static, and what the end will be called. */
+void session_hang_up(struct session *s, const char *reason);
 /* reason is one of exited, closed, failed, expired, lost; text may be NULL. Nothing is done when it has
  * ended already. */
 void session_end(struct session *s, const char *reason, const char *text, enum pty2_exit_kind kind,
@@ -138,8 +158,8 @@ void session_viewers_add(struct session *s, const struct viewer_params *p);
 void session_flow_check(struct session *s); /* after output, and after a viewer moved */
 
 /* session.c */
-void session_forget(struct session *s);      /* ended: out of the registry, and its memory */
 void session_retire(struct session *s);      /* out of the loop: viewers are drained first */
 void session_retire_step(struct session *s); /* goes on when what it waits for is gone */
+bool session_resize_now(struct session *s, uint16_t cols, uint16_t rows); /* false: it has ended */
 void session_wake_waiters(struct session *s);
 void session_timer(struct session *s, uv_timer_t *timer, uv_timer_cb cb, uint64_t ms);

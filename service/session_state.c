@@ -2,7 +2,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
+#include <sodium.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +23,11 @@
 
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_LAST_MS 5000
+#define BACKOFF_REFILL_MS 200
+#define REFILL_ATTEMPTS 10
+#define AWAIT_VIEWERS_US 10000000 /* as long as an agent keeps all for a holder that was lost */
+#define STEADY_US 1000000         /* attached for that long: the next loss is a new one */
+#define FLAPPING_ATTEMPTS 4       /* attached and lost at once: back-off from here, up to 0.3 s */
 #define CLOSE_MS 4000 /* for a shell to go that was hung up; the agent kills it after 2 s */
 
 static const struct {
@@ -106,6 +111,8 @@ static void set_size(struct session *s, uint16_t cols, uint16_t rows)
 
 void session_save(struct session *s)
 {
+	if (s->forgotten)
+		return;
 	struct store_session record = {
 		.subject = s->subject,
 		.sandbox = s->sandbox,
@@ -125,6 +132,7 @@ void session_save(struct session *s)
 	};
 	snprintf(record.id, sizeof(record.id), "%s", s->id);
 	int rc = s->app->store_ops->put_session(s->app->store, &record, NULL, NULL);
+	s->unsaved = rc < 0; /* then once a second again */
 	if (rc < 0) {
 		metric_add(METRIC_STORE_ERRORS, 1);
 		log_error("session not saved", "session=%s error=%d", s->id, -rc);
@@ -137,6 +145,7 @@ struct provision_job {
 	struct provisioner_job job;
 	struct message answer;   /* posted back when done */
 	struct session *session; /* a reference */
+	char shell[33]; /* its name at the far end: another one for each creation of an id */
 	int status;
 	struct endpoint endpoint;
 	char *sealed;
@@ -169,12 +178,16 @@ static void on_provisioned(struct message *m, struct loop *l)
 	free(j);
 }
 
-static void run_provision(struct provisioner_job *job)
+static void run_provision(struct provisioner_job *job, bool cancelled)
 {
 	struct provision_job *j = (struct provision_job *)job;
 	struct session *s = j->session;
-	j->status = s->provider->open_pty(s->app->providers, s->id, s->app->config->open_timeout_ms,
-					  &j->endpoint, &j->error);
+	if (cancelled)
+		j->status = error_set(&j->error, -ECANCELED, "the service was stopped");
+	else
+		j->status = s->provider->open_pty(s->app->providers, j->shell,
+						  s->app->config->open_timeout_ms, &j->endpoint,
+						  &j->error);
 	if (j->status == 0) {
 		char *json = endpoint_to_json(&j->endpoint);
 		if (json != NULL) {
@@ -197,6 +210,9 @@ int session_submit(struct session *s)
 	j->job.run = run_provision;
 	j->answer.run = on_provisioned;
 	j->session = session_ref(s);
+	uint8_t random[16];
+	randombytes_buf(random, sizeof(random));
+	sodium_bin2hex(j->shell, sizeof(j->shell), random, sizeof(random));
 	int rc = provisioner_submit(s->app->provisioner, &j->job);
 	if (rc < 0) {
 		session_unref(s);
@@ -207,42 +223,85 @@ int session_submit(struct session *s)
 
 /* ---- the tunnel ---- */
 
+/* The far end does not have what follows the head: the journal goes on at offset. What viewers have not
+ * got of the old part is given to those that take it now. */
+static void restart_journal(struct session *s, uint64_t offset, uint16_t cols, uint16_t rows)
+{
+	if (s->feed.ready)
+		session_flush_final(s);
+	s->feed.final = false;
+	journal_restart(s->journal, offset, cols, rows);
+	s->fastest = 0;
+}
+
+static void restart_after_gap(struct session *s, uint64_t offset)
+{
+	uint16_t cols, rows;
+	journal_size_at(s->journal, journal_head(s->journal), &cols, &rows);
+	restart_journal(s, offset, cols, rows);
+}
+
+/* Once all is here that was there when we attached: only now positions of viewers can be judged. */
+static void check_replayed(struct session *s)
+{
+	if (s->feed.ready || journal_head(s->journal) < s->replay_end)
+		return;
+	s->feed.ready = true;
+	if (!s->refill)
+		session_enter(s, SESSION_OPEN, NULL, NULL);
+}
+
+/* The session is over, or what was to be fetched of an ended one is not to be had. */
+static void give_up(struct session *s, const char *reason, const char *text)
+{
+	if (s->refill) {
+		session_end_refill(s);
+		session_drop_tunnel(s, true);
+	} else {
+		session_end(s, reason, text, PTY2_EXIT_UNKNOWN, 0);
+	}
+}
+
 static void on_attached(void *arg, const struct tunnel_attached *a)
 {
 	struct session *s = arg;
 	if (s->tunnel_over)
 		return;
-	uint64_t head = journal_head(s->journal);
-	bool first = !s->feed.ready;
-	bool same = !first && a->epoch == s->feed.epoch;
 	if (s->endpoint.instance != 0 && a->instance != 0 && a->instance != s->endpoint.instance) {
-		session_end(s, "lost", "another agent is at its address", PTY2_EXIT_UNKNOWN, 0);
+		give_up(s, "lost", "another agent is at its address");
 		return;
 	}
+	uint64_t head = journal_head(s->journal);
+	bool same = s->known && a->epoch == s->feed.epoch;
 	if (!same) {
-		if (!first)
-			session_flush_final(s);
-		s->feed.final = false;
-		journal_restart(s->journal, a->start, a->cols, a->rows);
+		restart_journal(s, a->start, a->cols, a->rows);
 		set_epoch(s, a->epoch);
 	} else if (a->start > head) {
-		journal_restart(s->journal, a->start, a->cols, a->rows);
+		restart_journal(s, a->start, a->cols, a->rows);
+	} else if (a->start == head) {
+		journal_resize(s->journal, a->cols, a->rows); /* it may have changed meanwhile */
 	}
-	s->feed.ready = true;
-	s->attached = s->opened = true;
+	if (!s->known || !same) {
+		s->feed.ready = false;
+		s->replay_end = a->head;
+	}
+	if (s->restored && !s->known && !s->refill)
+		s->await_until_us = loop_now_us() + AWAIT_VIEWERS_US;
+	s->known = s->attached = s->opened = true;
 	s->paused = s->paused_enough = false;
-	s->attempts = 0;
+	s->attached_us = loop_now_us();
 	s->lost_us = 0;
 	set_size(s, a->cols, a->rows);
-	if (s->refill) {
-		session_changed(s);
-		return;
-	}
-	if (!same)
+	if (!same && !s->refill)
 		session_save(s);
-	session_enter(s, SESSION_OPEN, NULL, NULL);
+	if (s->feed.ready && !s->refill)
+		session_enter(s, SESSION_OPEN, NULL, NULL);
+	check_replayed(s);
+	session_changed(s);
+	if (s->refill)
+		return;
 	if (s->closing) {
-		session_hang_up(s);
+		session_hang_up(s, s->close_reason);
 		return;
 	}
 	if (s->want_cols != 0)
@@ -259,15 +318,19 @@ static void on_output(void *arg, uint64_t offset, const uint8_t *data, size_t si
 	uint64_t head = journal_head(s->journal);
 	metric_add(METRIC_OUTPUT_BYTES, (int64_t)size);
 	if (offset > head) {
-		uint16_t cols, rows;
-		journal_size_at(s->journal, head, &cols, &rows);
-		journal_restart(s->journal, offset, cols, rows);
+		restart_after_gap(s, offset);
 	} else if (offset < head) { /* had it already */
 		uint64_t had = head - offset;
 		if (had >= size)
 			return;
 		data += had;
 		size -= (size_t)had;
+	}
+	if (s->refill) { /* nothing belongs to it behind its end */
+		uint64_t left = s->end > journal_head(s->journal)
+					? s->end - journal_head(s->journal)
+					: 0;
+		size = size < left ? size : (size_t)left;
 	}
 	size_t memory = journal_memory(s->journal);
 	if (metric_get(METRIC_JOURNAL_BYTES) > (int64_t)s->app->config->journals_total_bytes &&
@@ -278,8 +341,11 @@ static void on_output(void *arg, uint64_t offset, const uint8_t *data, size_t si
 		return;
 	}
 	s->idle_us = loop_now_us();
+	check_replayed(s);
 	session_changed(s);
 	session_flow_check(s);
+	if (s->refill && journal_head(s->journal) >= s->end)
+		give_up(s, NULL, NULL);
 }
 
 static void on_resized(void *arg, uint64_t offset, uint16_t cols, uint16_t rows)
@@ -288,7 +354,7 @@ static void on_resized(void *arg, uint64_t offset, uint16_t cols, uint16_t rows)
 	if (s->tunnel_over)
 		return;
 	if (offset > journal_head(s->journal))
-		journal_restart(s->journal, offset, cols, rows);
+		restart_journal(s, offset, cols, rows);
 	else
 		journal_resize(s->journal, cols, rows);
 	set_size(s, cols, rows);
@@ -309,7 +375,8 @@ static void on_signaled(void *arg, uint64_t request, int error)
 void session_end_refill(struct session *s)
 {
 	s->refill = false;
-	if (!s->feed.ready || journal_head(s->journal) < s->end)
+	uv_timer_stop(&s->retry_timer);
+	if (journal_head(s->journal) != s->end)
 		journal_restart(s->journal, s->end, s->cols, s->rows);
 	s->feed.exit_json = s->exit_text;
 	s->feed.final = true;
@@ -322,19 +389,15 @@ static void on_exited(void *arg, uint64_t end, enum pty2_exit_kind kind, unsigne
 	struct session *s = arg;
 	if (s->tunnel_over)
 		return;
-	if (end > journal_head(s->journal)) { /* the last bytes left the agent's ring */
-		uint16_t cols, rows;
-		journal_size_at(s->journal, journal_head(s->journal), &cols, &rows);
-		journal_restart(s->journal, end, cols, rows);
-	}
 	if (s->refill) {
-		session_end_refill(s);
-		session_drop_tunnel(s, true);
+		give_up(s, NULL, NULL);
 		return;
 	}
+	if (end > journal_head(s->journal)) /* the last bytes left the agent's ring */
+		restart_after_gap(s, end);
 	if (s->closing)
 		s->transport->forget(s->tunnel);
-	session_end(s, s->closing ? "closed" : "exited", NULL, kind, value);
+	session_end(s, s->closing ? s->close_reason : "exited", NULL, kind, value);
 }
 
 static void on_retry(uv_timer_t *timer)
@@ -346,7 +409,7 @@ static void on_retry(uv_timer_t *timer)
 static void end_lost(struct session *s, const char *text)
 {
 	if (s->closing)
-		session_end(s, "closed", NULL, PTY2_EXIT_UNKNOWN, 0);
+		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 	else
 		session_end(s, s->opened || s->restored ? "lost" : "failed", text,
 			    PTY2_EXIT_UNKNOWN, 0);
@@ -371,6 +434,9 @@ static void reconnect(struct session *s, const char *text)
 		ms = BACKOFF_LAST_MS;
 	ms = ms / 2 +
 	     (now_us ^ (uintptr_t)s >> 4) % (ms / 2 + 1); /* so that many do not come at once */
+	uint64_t left_us = s->lost_us + limit_us - now_us;
+	if (ms * 1000 > left_us) /* then it gives up, and not some time later */
+		ms = left_us / 1000 + 1;
 	s->attempts++;
 	metric_add(METRIC_RECONNECTS, 1);
 	session_timer(s, &s->retry_timer, on_retry, ms);
@@ -386,6 +452,11 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 	session_drop_tunnel(s, false);
 	if (s->stopping)
 		return;
+	if (s->refill && end == TUNNEL_LOST && s->attempts < REFILL_ATTEMPTS) {
+		s->attempts++;
+		session_timer(s, &s->retry_timer, on_retry, BACKOFF_REFILL_MS);
+		return;
+	}
 	if (s->refill) { /* there is nothing more to be had */
 		session_end_refill(s);
 		return;
@@ -395,7 +466,11 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 	session_input_lost(s);
 	switch (end) {
 	case TUNNEL_LOST:
-		if (was_attached)
+		if (was_attached && loop_now_us() - s->attached_us > STEADY_US)
+			s->attempts = 0;
+		else if (was_attached && s->attempts > FLAPPING_ATTEMPTS)
+			s->attempts = FLAPPING_ATTEMPTS;
+		if (s->state == SESSION_OPEN)
 			session_enter(s, SESSION_RECONNECTING, NULL, text);
 		reconnect(s, text);
 		break;
@@ -404,7 +479,7 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 		end_lost(s, text);
 		break;
 	case TUNNEL_EXITED:
-		session_end(s, s->closing ? "closed" : "exited", NULL, PTY2_EXIT_UNKNOWN, 0);
+		session_end(s, s->closing ? s->close_reason : "exited", NULL, PTY2_EXIT_UNKNOWN, 0);
 		break;
 	case TUNNEL_FENCED:
 		log_warn("session taken over", "session=%s fence=%" PRIu64, s->id, fence);
@@ -433,7 +508,7 @@ void session_connect(struct session *s)
 	assert(s->tunnel == NULL);
 	s->transport = tunnel_find(s->endpoint.transport);
 	if (s->transport == NULL) {
-		session_end(s, "failed", "its transport is not known here", PTY2_EXIT_UNKNOWN, 0);
+		give_up(s, "failed", "its transport is not known here");
 		return;
 	}
 	if (!s->transport->resends && s->dedupe == NULL)
@@ -451,11 +526,11 @@ void session_connect(struct session *s)
 		.alone_s = cfg->alone_s,
 		.linger_s = cfg->forget_s,
 		.ring_bytes = (uint32_t)cfg->agent_ring_bytes,
-		.cols = s->want_cols != 0 ? s->want_cols : s->cols,
-		.rows = s->want_rows != 0 ? s->want_rows : s->rows,
+		.cols = s->cols,
+		.rows = s->rows,
 		.fence = s->fence,
 		.epoch = s->epoch,
-		.offset = s->feed.ready ? journal_head(s->journal) : PTY2_OFFSET_OLDEST,
+		.offset = s->known ? journal_head(s->journal) : PTY2_OFFSET_OLDEST,
 		.dedupe = s->dedupe,
 		.events = &tunnel_events,
 		.arg = s,
@@ -463,7 +538,7 @@ void session_connect(struct session *s)
 	struct error err = { 0 };
 	if (s->transport->create(&params, &s->tunnel, &err) < 0) {
 		s->tunnel = NULL;
-		session_end(s, "failed", err.text, PTY2_EXIT_UNKNOWN, 0);
+		give_up(s, "failed", err.text);
 	}
 }
 
@@ -496,20 +571,25 @@ void session_drop_tunnel(struct session *s, bool leave)
 
 static void on_close_timeout(uv_timer_t *timer)
 {
-	session_end(timer->data, "closed", NULL, PTY2_EXIT_UNKNOWN, 0);
+	struct session *s = timer->data;
+	session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 }
 
-void session_hang_up(struct session *s)
+void session_hang_up(struct session *s, const char *reason)
 {
-	s->closing = true;
 	if (session_is_ended(s))
 		return;
+	if (!s->closing)
+		s->close_reason = reason;
+	pthread_mutex_lock(&s->card_lock);
+	s->closing = true;
+	pthread_mutex_unlock(&s->card_lock);
 	if (s->attached && s->transport->hang_up(s->tunnel) == 0) {
 		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_MS);
 		return;
 	}
 	if (s->state == SESSION_PROVISIONING || (s->transport != NULL && !s->transport->keeps)) {
-		session_end(s, "closed", NULL, PTY2_EXIT_UNKNOWN, 0);
+		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 		return;
 	}
 	/* No tunnel now: told when it is back, if that is soon. */
@@ -569,6 +649,6 @@ void session_end(struct session *s, const char *reason, const char *text, enum p
 	session_save(s);
 	session_input_end(s);
 	session_drop_tunnel(s, true);
-	if (s->stopped != NULL) /* session_stop() waited for this */
+	if (s->retire_at_end)
 		session_retire(s);
 }

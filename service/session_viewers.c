@@ -8,9 +8,13 @@
 #include "service/config.h"
 #include "service/journal.h"
 #include "service/metrics.h"
+#include "service/registry.h"
 #include "service/session_private.h"
 
-#define SLICE_VIEWERS 128 /* flushed before other sessions have their turn */
+#define RING_SPARE_BYTES \
+	(256u << 10) /* of the agent's ring: at least so much may come for whoever keeps up */
+#define AWAIT_SLACK_BYTES (128u << 10) /* less than the slack of the journal */
+#define SLICE_VIEWERS 128              /* flushed before other sessions have their turn */
 #define HOLD_FACTOR \
 	3 /* a pass may take a quarter of the time: no new one for three times its length */
 #define SHRUNK_BYTES JOURNAL_CHUNK_BYTES /* what an idle session keeps when memory is short */
@@ -25,9 +29,30 @@ static struct session *of_host(struct viewer_host *host)
 static void update_fastest(struct session *s)
 {
 	s->fastest = 0;
-	for (struct viewer *v = s->viewers.first; v != NULL; v = viewer_next(v))
-		if (viewer_offset(v) > s->fastest)
-			s->fastest = viewer_offset(v);
+	s->slowest = UINT64_MAX;
+	for (struct viewer *v = s->viewers.first; v != NULL; v = viewer_next(v)) {
+		uint64_t offset = viewer_offset(v);
+		if (offset > s->fastest)
+			s->fastest = offset;
+		if (offset != 0 && offset < s->slowest)
+			s->slowest = offset;
+	}
+}
+
+/* The far end keeps what it was not told that we have. We say so once the viewers have it, too: if this
+ * process is killed, they go on where they were. Viewers far behind do not count. */
+static void acknowledge(struct session *s)
+{
+	if (s->tunnel == NULL || !s->attached || s->transport->acknowledge == NULL ||
+	    s->await_until_us != 0)
+		return;
+	uint64_t head = journal_head(s->journal);
+	uint64_t ring = s->app->config->agent_ring_bytes;
+	uint64_t slack = ring > RING_SPARE_BYTES ? ring - RING_SPARE_BYTES : 0;
+	uint64_t offset = s->viewers.first == NULL || s->slowest > head ? head : s->slowest;
+	if (head > slack && offset < head - slack)
+		offset = head - slack;
+	s->transport->acknowledge(s->tunnel, offset);
 }
 
 static void end_pass(struct session *s)
@@ -141,15 +166,9 @@ static void on_input(struct viewer_host *host, const struct input *in)
 	session_input_add(of_host(host), in);
 }
 
-static void ignore_reply(void *arg, const struct reply *reply)
-{
-	(void)arg;
-	(void)reply;
-}
-
 static void on_resize(struct viewer_host *host, uint16_t cols, uint16_t rows)
 {
-	session_resize(of_host(host), cols, rows, ignore_reply, NULL);
+	session_resize_now(of_host(host), cols, rows);
 }
 
 static void on_signal(struct viewer_host *host, int number, reply_fn *done, void *arg)
@@ -162,24 +181,42 @@ static void on_flow_timer(uv_timer_t *timer)
 	struct session *s = timer->data;
 	if (!s->paused)
 		return;
-	if (s->fastest > s->stall_offset) { /* slow, but it moves: wait on */
-		s->stall_offset = s->fastest;
-		session_timer(s, &s->flow_timer, on_flow_timer, s->app->config->flow_stall_ms);
-		return;
-	}
+	/* Slow, but it moves: read a little, so that answers and pongs among the output come through; the
+	 * next output pauses again. Or it does not move: read on. */
+	s->paused_enough = s->fastest <= s->stall_offset;
 	s->paused = false;
-	s->paused_enough = true;
 	if (s->tunnel != NULL && s->attached)
 		s->transport->pause(s->tunnel, false);
 }
 
+/* After a restart of the service the viewers it had are on their way back: what they miss must not be
+ * overtaken. A quiet program is not held up. */
+static bool awaits_viewers(struct session *s)
+{
+	if (s->await_until_us == 0)
+		return false;
+	if (s->viewers.first != NULL || loop_now_us() >= s->await_until_us)
+		s->await_until_us = 0;
+	return s->await_until_us != 0 &&
+	       journal_head(s->journal) > s->replay_end + AWAIT_SLACK_BYTES;
+}
+
 void session_flow_check(struct session *s)
 {
+	acknowledge(s);
 	uint64_t head = journal_head(s->journal);
-	bool behind = s->viewers.first != NULL && s->fastest < head &&
+	bool behind = s->feed.ready && s->viewers.first != NULL && s->fastest < head &&
 		      head - s->fastest > s->app->config->journal_bytes / 2;
+	bool awaits = awaits_viewers(s);
 	if (s->paused_enough && (!behind || s->fastest > s->stall_offset))
 		s->paused_enough = false;
+	if (awaits) {
+		if (!s->paused && s->tunnel != NULL && s->attached) {
+			s->paused = true;
+			s->transport->pause(s->tunnel, true);
+		}
+		return; /* until a viewer comes, or the second after the time is over */
+	}
 	if (behind == s->paused || (behind && s->paused_enough) || s->tunnel == NULL ||
 	    !s->attached)
 		return;
@@ -207,11 +244,11 @@ static void check_limits(struct session *s, uint64_t now_us)
 		journal_shrink(s->journal, SHRUNK_BYTES);
 		session_changed(s);
 	}
-	if (!session_is_ended(s) && s->idle_timeout_s > 0 && s->viewers.count == 0 &&
+	if (s->unsaved)
+		session_save(s);
+	if (!session_is_ended(s) && !s->closing && s->idle_timeout_s > 0 && s->viewers.count == 0 &&
 	    now_us - s->idle_us > s->idle_timeout_s * UINT64_C(1000000)) {
-		session_hang_up(s);
-		session_end(s, "expired", "nobody used it for its idle_timeout_s",
-			    PTY2_EXIT_UNKNOWN, 0);
+		session_hang_up(s, "expired");
 	}
 }
 
@@ -224,9 +261,11 @@ static void on_second(struct loop_second *second, uint64_t now_us, int64_t wall_
 		viewer_tick(v, now_us, wall_ms);
 	}
 	check_limits(s, now_us);
+	if (s->await_until_us != 0)
+		session_flow_check(s);
 	if (session_is_ended(s) && !s->stopping &&
 	    wall_ms - s->ended_ms > s->app->config->forget_s * INT64_C(1000))
-		session_forget(s);
+		registry_forget(s->app->registry, s);
 }
 
 void session_viewers_init(struct session *s)

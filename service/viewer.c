@@ -25,8 +25,10 @@
 #define CONTROL_BYTES_MAX (16u << 10) /* frames that wait besides output; more and it is closed */
 #define NOT_SENT_BYTES \
 	(128 << 10) /* in the kernel for a peer that does not read: the rest is in the journal */
+#define READS_MAX 4 /* of 16 KiB, before others have their turn */
 #define STUCK_S 300 /* blocked that long without a byte taken: it is gone */
-#define LINGER_US 2000000              /* WebSocket: from our close frame to the peer's */
+#define LINGER_US 2000000 /* WebSocket: from our close frame to the peer's */
+#define WS_UNANSWERED 256
 #define WS_UNANSWERED_BYTES (1u << 20) /* input under way before its socket is read on */
 
 struct viewer {
@@ -41,6 +43,7 @@ struct viewer {
 	char *rest; /* owned: what follows in the middle of an event, and control frames */
 	uint32_t rest_size, rest_sent, rest_capacity;
 	uint32_t control_bytes; /* of rest, since it was empty */
+	uint64_t rest_offset;   /* in front of the event whose rest that is */
 	int fd;
 	int poll_events;
 	uint32_t unanswered; /* inputs whose reply is still to come: each knows this struct */
@@ -114,11 +117,18 @@ static void poll_for(struct viewer *v, int events)
 	uv_poll_start(&v->poll, events, on_socket);
 }
 
+/* A WebSocket with so much input under way is not read on. */
+static bool asks_too_much(const struct viewer *v)
+{
+	return v->ws != NULL &&
+	       (v->unanswered_bytes > WS_UNANSWERED_BYTES || v->unanswered > WS_UNANSWERED);
+}
+
 static void update_poll(struct viewer *v)
 {
 	/* An SSE client says nothing more: reading tells that it is gone. */
 	int events = UV_READABLE | UV_DISCONNECT;
-	if (v->ws != NULL && v->unanswered_bytes > WS_UNANSWERED_BYTES)
+	if (asks_too_much(v))
 		events = UV_DISCONNECT;
 	if (v->blocked)
 		events |= UV_WRITABLE;
@@ -149,6 +159,7 @@ static void rest_free(struct viewer *v)
 	v->rest = NULL;
 	v->rest_size = v->rest_sent = v->rest_capacity = 0;
 	v->control_bytes = 0;
+	v->rest_offset = 0;
 }
 
 /* Returns the bytes taken, 0 when the socket is full, or -1 when it is gone. */
@@ -256,6 +267,7 @@ enum viewer_flushed viewer_flush(struct viewer *v)
 		while (burst->events[i].end <= (size_t)n)
 			i++;
 		size_t start = i == 0 ? 0 : burst->events[i - 1].end;
+		v->rest_offset = i == 0 ? v->position.offset : burst->events[i - 1].after.offset;
 		metric_add(METRIC_DELIVERED_EVENTS, i);
 		if (start == (size_t)n) {
 			if (i > 0)
@@ -279,7 +291,12 @@ enum viewer_flushed viewer_flush(struct viewer *v)
 
 uint64_t viewer_offset(const struct viewer *v)
 {
-	return v->position.start == POSITION_RUNNING ? v->position.offset : 0;
+	bool here = v->position.start == POSITION_RUNNING &&
+		    v->position.epoch == v->host->feed->epoch;
+	if (!here)
+		return 0;
+	return v->rest_sent < v->rest_size && v->rest_offset != 0 ? v->rest_offset
+								  : v->position.offset;
 }
 
 struct viewer *viewer_next(const struct viewer *v)
@@ -408,7 +425,7 @@ static const struct viewer_ws_ops ws_ops = {
 static void on_readable(struct viewer *v)
 {
 	uint8_t buffer[16384];
-	for (;;) {
+	for (int reads = 0; reads < READS_MAX; reads++) {
 		ssize_t n = recv(v->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -422,7 +439,7 @@ static void on_readable(struct viewer *v)
 			viewer_ws_receive(v->ws, buffer, (size_t)n);
 		if (v->gone)
 			return;
-		if (v->ws != NULL && v->unanswered_bytes > WS_UNANSWERED_BYTES) {
+		if (asks_too_much(v)) {
 			update_poll(v);
 			return;
 		}
@@ -458,7 +475,7 @@ int viewer_create(struct viewer_host *host, struct viewer_list *list, const stru
 	}
 	bool ws = p->format == VIEWER_WS_TEXT || p->format == VIEWER_WS_BINARY;
 	if (ws)
-		v->ws = viewer_ws_create(&ws_ops, v, p->may_write, cfg->input_bytes);
+		v->ws = viewer_ws_create(&ws_ops, v, p->may_write, cfg);
 	if ((ws && v->ws == NULL) || uv_poll_init(loop_uv(host->loop), &v->poll, p->fd) < 0) {
 		viewer_ws_destroy(v->ws);
 		free(v);
@@ -466,6 +483,8 @@ int viewer_create(struct viewer_host *host, struct viewer_list *list, const stru
 		return -ENOMEM;
 	}
 	int unsent = NOT_SENT_BYTES;
+	int stuck_ms = STUCK_S * 1000; /* a peer that is gone without a word */
+	setsockopt(p->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &stuck_ms, sizeof(stuck_ms));
 	setsockopt(p->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	v->poll.data = v;
 	v->host = host;
@@ -518,10 +537,21 @@ static void start_closing(struct viewer *v, uint16_t code, const char *reason)
 void viewer_tick(struct viewer *v, uint64_t now_us, int64_t wall_ms)
 {
 	const struct config *cfg = v->host->app->config;
+	if (v->ws != NULL && v->closing_us == 0)
+		viewer_ws_tick(v->ws, now_us);
+	if (v->gone)
+		return;
 	if (v->closing_us != 0) {
 		uint64_t limit_us = v->half_closed ? LINGER_US : cfg->drain_s * UINT64_C(1000000);
 		if (now_us - v->closing_us > limit_us)
 			finish(v);
+		return;
+	}
+	if (v->expires_ms != 0 && wall_ms >= v->expires_ms) {
+		if (v->blocked)
+			finish(v); /* it would go on reading what it has not got yet */
+		else
+			start_closing(v, 4401, "the credential has expired");
 		return;
 	}
 	if (v->blocked) {
@@ -529,9 +559,7 @@ void viewer_tick(struct viewer *v, uint64_t now_us, int64_t wall_ms)
 			finish(v);
 		return;
 	}
-	if (v->expires_ms != 0 && wall_ms >= v->expires_ms) {
-		start_closing(v, 4401, "the credential has expired");
-	} else if (v->max_age_us != 0 && now_us - v->started_us >= v->max_age_us) {
+	if (v->max_age_us != 0 && now_us - v->started_us >= v->max_age_us) {
 		start_closing(v, 1001, "rotated: connect again");
 	} else if (now_us - v->moved_us >= cfg->ping_s * UINT64_C(1000000)) {
 		if (v->ws != NULL)

@@ -73,7 +73,7 @@ enum viewer_flushed {
 /* Writes what v has not got yet. */
 enum viewer_flushed viewer_flush(struct viewer *v);
 
-/* Offset of the last byte that was written to it or waits in its own memory; 0 before it started. */
+/* Offset in front of the first event that is not wholly in its socket; 0 before it started. */
 uint64_t viewer_offset(const struct viewer *v);
 
 /* Pings, ends what is too old, expired or stuck. Once a second. */

@@ -9,11 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "service/config.h"
+#include "service/loop.h"
+#include "service/metrics.h"
 #include "service/reply.h"
 #include "service/session.h"
 #include "service/signals.h"
 #include "wire/base64.h"
 #include "wire/ws_frame.h"
+
+#define SMALL_MESSAGE_BYTES 1024
 
 struct viewer_ws {
 	const struct viewer_ws_ops *ops;
@@ -21,12 +26,14 @@ struct viewer_ws {
 	bool may_write;
 	bool has_client;
 	uint8_t client[INPUT_CLIENT_BYTES];
-	size_t input_bytes_max;
+	const struct config *cfg; /* borrowed */
+	size_t held_bytes;        /* of an unfinished message, as counted in METRIC_BODIES_BYTES */
+	uint64_t begun_us;        /* when it began; 0: there is none */
 	struct ws_decoder decoder;
 };
 
 struct viewer_ws *viewer_ws_create(const struct viewer_ws_ops *ops, void *arg, bool may_write,
-				   size_t input_bytes_max)
+				   const struct config *cfg)
 {
 	struct viewer_ws *ws = calloc(1, sizeof(*ws));
 	if (ws == NULL)
@@ -34,18 +41,42 @@ struct viewer_ws *viewer_ws_create(const struct viewer_ws_ops *ops, void *arg, b
 	ws->ops = ops;
 	ws->arg = arg;
 	ws->may_write = may_write;
-	ws->input_bytes_max = input_bytes_max;
+	ws->cfg = cfg;
 	/* Twice the input: room for base64 and the usual escapes of JSON. */
-	ws_decoder_init(&ws->decoder, WS_ROLE_SERVER, input_bytes_max * 2 + 1024);
+	ws_decoder_init(&ws->decoder, WS_ROLE_SERVER,
+			may_write ? cfg->input_bytes * 2 + SMALL_MESSAGE_BYTES
+				  : SMALL_MESSAGE_BYTES);
 	return ws;
+}
+
+/* Counts what the decoder holds; false when all of them together hold too much. */
+static bool count_held(struct viewer_ws *ws)
+{
+	size_t held = ws->decoder.message_capacity;
+	metric_add(METRIC_BODIES_BYTES, (int64_t)held - (int64_t)ws->held_bytes);
+	bool grew = held > ws->held_bytes;
+	ws->held_bytes = held;
+	if (held == 0)
+		ws->begun_us = 0;
+	else if (ws->begun_us == 0)
+		ws->begun_us = loop_now_us();
+	return !grew || metric_get(METRIC_BODIES_BYTES) <= (int64_t)ws->cfg->bodies_total_bytes;
 }
 
 void viewer_ws_destroy(struct viewer_ws *ws)
 {
 	if (ws == NULL)
 		return;
+	metric_add(METRIC_BODIES_BYTES, -(int64_t)ws->held_bytes);
 	ws_decoder_fini(&ws->decoder);
 	free(ws);
+}
+
+void viewer_ws_tick(struct viewer_ws *ws, uint64_t now_us)
+{
+	if (ws->begun_us != 0 &&
+	    now_us - ws->begun_us > ws->cfg->request_timeout_s * UINT64_C(1000000))
+		ws->ops->close(ws->arg, 1008, "a message was not finished in time");
 }
 
 void viewer_ws_answer(struct viewer_ws *ws, uint64_t seq, const struct reply *reply)
@@ -88,7 +119,7 @@ static void type_in(struct viewer_ws *ws, uint64_t seq, const uint8_t *bytes, si
 		       "a numbered input needs a client message first");
 		return;
 	}
-	if (size > ws->input_bytes_max) {
+	if (size > ws->cfg->input_bytes) {
 		refuse(ws, seq, 413, "payload-too-large", "the input is too long for one message");
 		return;
 	}
@@ -179,8 +210,29 @@ static void receive_client(struct viewer_ws *ws, json_t *message)
 	ws->has_client = true;
 }
 
+/* Messages are flat: one '{' outside of strings. The parser is not asked about others: millions of
+ * empty lists take it seconds. */
+static bool is_flat(const uint8_t *data, size_t size)
+{
+	bool in_string = false;
+	unsigned opened = 0;
+	for (size_t i = 0; i < size && opened < 2; i++) {
+		if (in_string && data[i] == '\\')
+			i++;
+		else if (data[i] == '"')
+			in_string = !in_string;
+		else if (!in_string && (data[i] == '{' || data[i] == '['))
+			opened++;
+	}
+	return opened < 2;
+}
+
 static void receive_text(struct viewer_ws *ws, const uint8_t *data, size_t size)
 {
+	if (!is_flat(data, size)) {
+		refuse(ws, 0, 400, "bad-json", "a text message is one flat JSON object");
+		return;
+	}
 	json_t *message = json_loadb((const char *)data, size,
 				     JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
 	const char *type = json_string_value(json_object_get(message, "type"));
@@ -222,6 +274,10 @@ void viewer_ws_receive(struct viewer_ws *ws, uint8_t *data, size_t size)
 		}
 		data += n;
 		size -= (size_t)n;
+		if (!count_held(ws)) {
+			ws->ops->close(ws->arg, 1013, "too many unfinished messages: try again");
+			return;
+		}
 		switch (event.type) {
 		case WS_EVENT_NONE:
 		case WS_EVENT_PONG:

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct config;
 struct viewer_ws;
 
 /* What it asks of viewer.c. */
@@ -20,8 +21,9 @@ struct viewer_ws_ops {
 	void (*signal)(void *arg, int number);
 };
 
+/* cfg is borrowed. Who may not write sends small messages only. */
 struct viewer_ws *viewer_ws_create(const struct viewer_ws_ops *ops, void *arg, bool may_write,
-				   size_t input_bytes_max);
+				   const struct config *cfg);
 void viewer_ws_destroy(struct viewer_ws *ws);
 
 /* Answers the input of that number (0: it had none, or the message was none): an ack, or an error with
@@ -31,3 +33,6 @@ void viewer_ws_answer(struct viewer_ws *ws, uint64_t seq, const struct reply *re
 
 /* Takes what was read from the socket; changes it in place. */
 void viewer_ws_receive(struct viewer_ws *ws, uint8_t *data, size_t size);
+
+/* Ends one that began a message and does not finish it. Once a second. */
+void viewer_ws_tick(struct viewer_ws *ws, uint64_t now_us);

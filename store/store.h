@@ -15,7 +15,7 @@ struct store_session {
 	char *subject;
 	char *sandbox;  /* "local", or JSON of an inline one without its credential */
 	char *provider; /* "local", "url" */
-	char *params;   /* JSON that a repeated POST is compared with */
+	char *params;   /* hash of what a repeated POST is compared with */
 	char *endpoint; /* sealed JSON of where its tunnel is; NULL before it was provisioned */
 	uint64_t epoch; /* 0: none yet */
 	uint64_t end;   /* ended: offset after the last byte */

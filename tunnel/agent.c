@@ -8,9 +8,10 @@
 #include "tunnel/tunnel.h"
 #include "tunnel/ws_client.h"
 
-#define ACK_EVERY_BYTES (128u << 10) /* the agent asks for at least one in 256 KiB */
+#define ACK_EVERY_BYTES (128u << 10) /* not for each frame */
 #define CONTROL_FRAME_BYTES_MAX 4096 /* any frame from the agent but DATA */
 #define CLOSE_FENCED 4409
+#define OFFSET_MAX (UINT64_C(1) << 62) /* no PTY says so much; beyond it sums could wrap */
 
 struct tunnel {
 	struct ws_client *client; /* NULL once it has ended */
@@ -52,13 +53,13 @@ static int send_frame(struct tunnel *t, const struct pty_frame *frame)
 	return ws_client_send(t->client, out, pty_frame_encode(frame, out), NULL, 0);
 }
 
-static void acknowledge(struct tunnel *t)
+static void acknowledge(struct tunnel *t, uint64_t offset)
 {
-	if (t->next_offset - t->acked < ACK_EVERY_BYTES)
+	if (offset < t->acked + ACK_EVERY_BYTES)
 		return;
-	struct pty_frame ack = { .type = PTY2_ACK, .ack_offset = t->next_offset };
+	struct pty_frame ack = { .type = PTY2_ACK, .ack_offset = offset };
 	if (send_frame(t, &ack) == 0)
-		t->acked = t->next_offset;
+		t->acked = offset;
 }
 
 static void on_connected(void *arg)
@@ -82,8 +83,30 @@ static void on_error_frame(struct tunnel *t, const struct pty_frame *frame)
 		snprintf(t->error, sizeof(t->error), "agent error %u", frame->error.code);
 }
 
+/* False when an offset of the far end's cannot be. */
+static bool offsets_possible(const struct pty_frame *frame)
+{
+	switch (frame->type) {
+	case PTY2_ATTACHED:
+		return frame->attached.start <= frame->attached.head &&
+		       frame->attached.head < OFFSET_MAX && frame->attached.epoch != 0;
+	case PTY2_SIZE:
+		return frame->size.offset < OFFSET_MAX;
+	case PTY2_EXIT:
+		return frame->exit.end < OFFSET_MAX;
+	case PTY2_DATA:
+		return frame->data.offset < OFFSET_MAX;
+	default:
+		return true;
+	}
+}
+
 static void on_frame(struct tunnel *t, const struct pty_frame *frame)
 {
+	if (!offsets_possible(frame)) {
+		fail(t, "the agent gave an impossible offset");
+		return;
+	}
 	switch (frame->type) {
 	case PTY2_HELLO:
 		if (frame->hello.version != 2) {
@@ -162,7 +185,8 @@ static void on_received(void *arg, const uint8_t *data, size_t size, bool first,
 		size -= n;
 		if (is_data && t->partial_size == PTY2_DATA_HEADER_BYTES) {
 			struct pty_frame head;
-			if (pty_frame_decode(t->partial, t->partial_size, &head) < 0) {
+			if (pty_frame_decode(t->partial, t->partial_size, &head) < 0 ||
+			    !offsets_possible(&head)) {
 				fail(t, "the agent sent a bad frame");
 				return;
 			}
@@ -184,8 +208,6 @@ static void on_received(void *arg, const uint8_t *data, size_t size, bool first,
 			fail(t, "the agent sent a bad frame");
 		return;
 	}
-	if (final && t->client != NULL)
-		acknowledge(t);
 }
 
 static void on_drained(void *arg)
@@ -390,6 +412,7 @@ const struct tunnel_ops tunnel_agent = {
 	.resize = resize,
 	.signal = send_signal,
 	.pause = pause_reading,
+	.acknowledge = acknowledge,
 	.hang_up = hang_up,
 	.forget = forget,
 	.destroy = destroy,

@@ -165,9 +165,10 @@ static int input(struct tunnel *t, uint64_t request, const uint8_t client[INPUT_
 		}
 		at += n;
 	}
-	t->requests[t->requests_count++] = request;
 	if (size == 0)
-		on_drained(t);
+		t->events->input_done(t->arg, request, PTY2_QUEUED, seq + 1);
+	else
+		t->requests[t->requests_count++] = request;
 	return 0;
 }
 

@@ -78,6 +78,9 @@ struct tunnel_ops {
 	int (*resize)(struct tunnel *t, uint16_t cols, uint16_t rows);
 	int (*signal)(struct tunnel *t, uint64_t request, int number);
 	void (*pause)(struct tunnel *t, bool pause); /* of reading */
+	/* All before offset has been passed on: the far end need not keep it for a tunnel that comes after
+	 * this one. NULL: it keeps nothing anyway. */
+	void (*acknowledge)(struct tunnel *t, uint64_t offset);
 	int (*hang_up)(struct tunnel *t); /* exited() follows where the far end can tell */
 	int (*forget)(struct tunnel *t);  /* after exited() */
 	/* Not from within an event. No event comes any more. With leave the far end is told that we go; else it is as if the

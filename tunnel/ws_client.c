@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 #define PROTOCOL_NAME "ptycast-tunnel" /* local: it is not put on the wire */
-#define CONNECT_MS 10000               /* name, TCP, TLS and upgrade together */
+#define RECEIVE_BUFFER_BYTES (512 << 10)
+#define CONNECT_MS 10000 /* name, TCP, TLS and upgrade together */
 
 struct chunk {
 	struct chunk *next;
@@ -412,6 +413,13 @@ static void on_closed(struct ws_client *c)
 	}
 }
 
+/* What lies in the kernel while reading is paused is in front of every answer. */
+static void bound_receive_buffer(struct lws *wsi)
+{
+	int size = RECEIVE_BUFFER_BYTES;
+	setsockopt(lws_get_socket_fd(wsi), SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+}
+
 static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
 		  size_t size)
 {
@@ -426,6 +434,7 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 			return -1;
 		c->wsi = wsi;
 		c->open = true;
+		bound_receive_buffer(wsi);
 		uv_timer_stop(&c->timer);
 		c->events->connected(c->arg);
 		return 0;
@@ -437,11 +446,18 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 	case LWS_CALLBACK_WS_PEER_INITIATED_CLOSE:
 		on_peer_close(c, in, size);
 		return 0;
+	case LWS_CALLBACK_CLIENT_HTTP_REDIRECT:
+		return -1; /* it goes where it was told to, and nowhere else */
 	case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
 		on_connection_error(c, wsi, in);
 		return 0;
 	case LWS_CALLBACK_CLIENT_CLOSED:
 		on_closed(c);
+		return 0;
+	case LWS_CALLBACK_WSI_DESTROY:
+		/* Reset at the very start there is no other word of it. */
+		if (c->wsi == wsi)
+			on_connection_error(c, wsi, "the connection was reset");
 		return 0;
 	default:
 		return 0;

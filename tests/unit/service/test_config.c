@@ -154,8 +154,6 @@ static void refuses_limits_that_contradict_each_other(void **state)
 	(void)state;
 	REFUSED("--journals-total-bytes is less than --journal-bytes", "--journals-total-bytes=2M");
 	REFUSED("--input-queue-bytes is less than --input-bytes", "--input-queue-bytes=64K");
-	REFUSED("--bodies-total-bytes is less than --input-bytes", "--bodies-total-bytes=1M",
-		"--input-bytes=2M");
 }
 
 static void takes_one_of_the_choices_only(void **state)
