@@ -124,8 +124,6 @@ struct session {
 /* session_state.c */
 void session_enter(struct session *s, enum session_state next, const char *step,
 		   const char *reason);
-int session_submit(
-	struct session *s); /* to the provisioner; thread: any; -EAGAIN when it is full */
 void session_connect(struct session *s);
 /* Tells the shell to go; reason ("closed", "expired") is static, and what the end will be called. */
 void session_hang_up(struct session *s, const char *reason);

@@ -372,10 +372,17 @@ static int on_append_header(struct ws_client *c, struct lws *wsi, void *in, size
 					   (int)strlen(c->header_value), at, *at + size);
 }
 
+/* Its last word: libwebsockets calls back once more when it frees wsi, and c may be gone by then. */
+static void forget_wsi(struct ws_client *c, struct lws *wsi)
+{
+	lws_set_wsi_user(wsi, NULL);
+	c->wsi = NULL;
+}
+
 static void on_connection_error(struct ws_client *c, struct lws *wsi, const char *text)
 {
 	unsigned status = lws_http_client_http_response(wsi);
-	c->wsi = NULL;
+	forget_wsi(c, wsi);
 	if (c->events == NULL || c->end_text[0] != '\0')
 		free_if_done(c);
 	else if (status != 0 && status != 101)
@@ -397,9 +404,9 @@ static void on_peer_close(struct ws_client *c, const uint8_t *payload, size_t si
 	c->end_text[reason] = '\0';
 }
 
-static void on_closed(struct ws_client *c)
+static void on_closed(struct ws_client *c, struct lws *wsi)
 {
-	c->wsi = NULL;
+	forget_wsi(c, wsi);
 	c->open = false;
 	if (c->events == NULL)
 		free_if_done(c);
@@ -452,7 +459,7 @@ static int on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user,
 		on_connection_error(c, wsi, in);
 		return 0;
 	case LWS_CALLBACK_CLIENT_CLOSED:
-		on_closed(c);
+		on_closed(c, wsi);
 		return 0;
 	case LWS_CALLBACK_WSI_DESTROY:
 		/* Reset at the very start there is no other word of it. */
