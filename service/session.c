@@ -95,7 +95,7 @@ void session_unref(struct session *s)
 {
 	if (s == NULL || atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) != 1)
 		return;
-	metric_add(METRIC_SESSIONS_PROVISIONING + (int)s->state, -1);
+	metric_add((enum metric)((unsigned)METRIC_SESSIONS_PROVISIONING + s->state), -1);
 	journal_destroy(s->journal);
 	endpoint_fini(&s->endpoint);
 	input_seq_destroy(s->dedupe);

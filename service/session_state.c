@@ -66,9 +66,9 @@ static int64_t wall_ms(void)
 /* The only writer of s->state after the birth. */
 void session_enter(struct session *s, enum session_state next, const char *step, const char *reason)
 {
-	char safe[160];
 	assert(loop_is_current(s->loop));
 	if (next != s->state) {
+		char safe[160];
 		assert(states[s->state].next & (1u << next));
 		metric_add(states[s->state].metric, -1);
 		metric_add(states[next].metric, 1);
