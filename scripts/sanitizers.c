@@ -10,6 +10,12 @@ const char *__asan_default_options(void)
 	return OPTIONS ":detect_stack_use_after_return=1:strict_string_checks=1";
 }
 
+const char *__lsan_default_options(void);
+const char *__lsan_default_options(void)
+{
+	return "print_suppressions=0"; /* a report of theirs would count as one */
+}
+
 const char *__ubsan_default_options(void);
 const char *__ubsan_default_options(void)
 {
