@@ -20,7 +20,7 @@
 
 #define PARAMS_HASH_BYTES 32
 /* A replay of a whole ring fits, and what comes before the tunnel is paused for viewers at its start. */
-#define REPLAY_SLACK_BYTES ((size_t)4 * JOURNAL_CHUNK_BYTES)
+#define REPLAY_SLACK 16 /* a part in so many */
 
 bool session_id_valid(const char *id)
 {
@@ -136,7 +136,9 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 	s->provider = provider_find(app->providers, provider);
 	s->cols = cols;
 	s->rows = rows;
-	s->journal = journal_create(app->config->journal_bytes + REPLAY_SLACK_BYTES, cols, rows);
+	s->journal = journal_create(app->config->journal_bytes +
+					    app->config->journal_bytes / REPLAY_SLACK,
+				    cols, rows);
 	s->feed.journal = s->journal;
 	s->feed.state = session_state_name(SESSION_PROVISIONING);
 	s->inputs_end = &s->inputs;
