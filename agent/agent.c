@@ -20,8 +20,8 @@
 #include "agent/version.h"
 #include "wire/base64.h"
 
-#define STOP_MS 5000 /* SIGTERM: until everything is cut off */
-#define ID_BYTES 8   /* of a shell that came without an id */
+#define STOP_MS 5000       /* SIGTERM: until everything is cut off */
+#define ID_BYTES 8         /* of a shell that came without an id */
 #define PROCESS_ID_BITS 53 /* exact as a JSON number */
 
 /* --- names and secrets --- */
@@ -43,7 +43,7 @@ void agent_random_token(char ret[AGENT_TOKEN_CHARS + 1])
 static bool token_equals(const char *token, const char *offered)
 {
 	size_t size = strlen(offered);
-	unsigned differs = size ^ strlen(token) ? 1 : 0;
+	unsigned differs = size != strlen(token);
 	for (size_t i = 0; i < size; i++)
 		differs |= (unsigned char)(offered[i] ^ token[differs ? 0 : i]);
 	return differs == 0 && size > 0;
@@ -101,11 +101,11 @@ void agent_handshake(const struct agent *agent, const struct shell *s,
 	if (s != NULL)
 		size += (size_t)snprintf(ret + size, AGENT_HANDSHAKE_BYTES_MAX - size,
 					 "\"control\":\"%s\",", control);
-	size += (size_t)snprintf(ret + size, AGENT_HANDSHAKE_BYTES_MAX - size,
-				 "\"instance\":\"%016llx\",\"port\":%d,\"processId\":%llu,\"proto\":2,"
-				 "\"serverProcessId\":%d,",
-				 (unsigned long long)agent->instance, agent->port, process,
-				 (int)getpid());
+	size += (size_t)
+		snprintf(ret + size, AGENT_HANDSHAKE_BYTES_MAX - size,
+			 "\"instance\":\"%016llx\",\"port\":%d,\"processId\":%llu,\"proto\":2,"
+			 "\"serverProcessId\":%d,",
+			 (unsigned long long)agent->instance, agent->port, process, (int)getpid());
 	if (s != NULL)
 		size += (size_t)snprintf(ret + size, AGENT_HANDSHAKE_BYTES_MAX - size,
 					 "\"shell\":\"%s\",", s->id);
@@ -146,7 +146,8 @@ static void on_started(struct shell *s)
 static void on_failed(struct shell *s, const struct spawn_failure *failure)
 {
 	struct agent *agent = s->owner;
-	log_debug("shell failed shell=%s stage=%d errno=%d", s->id, (int)failure->stage, failure->error);
+	log_debug("shell failed shell=%s stage=%d errno=%d", s->id, (int)failure->stage,
+		  failure->error);
 	LIST_FOREACH(node, &agent->conns)
 	{
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
@@ -185,10 +186,12 @@ static char **command_or_shell(const struct agent_open *open, char *fallback[2])
 {
 	if (open->argv[0] != NULL)
 		return open->argv;
-	const char *shell = environment_get(open->env, "SHELL");
-	if (shell == NULL)
-		shell = access("/bin/bash", X_OK) == 0 ? "/bin/bash" : "/bin/sh";
-	fallback[0] = (char *)(uintptr_t)shell; /* exec does not change it */
+	char *shell = environment_get(open->env, "SHELL");
+	if (shell == NULL) {
+		static char bash[] = "/bin/bash", sh[] = "/bin/sh";
+		shell = access(bash, X_OK) == 0 ? bash : sh;
+	}
+	fallback[0] = shell;
 	fallback[1] = NULL;
 	return fallback;
 }
@@ -249,8 +252,8 @@ int agent_open(struct agent *agent, const struct agent_open *open, struct shell 
 	agent->shell_count++;
 	agent->had_shells = true;
 	loop_timer_clear(&agent->idle_timer);
-	log_debug("shell opened shell=%s pid=%d cols=%u rows=%u", s->id, (int)s->pid, open->cols,
-		  open->rows);
+	log_debug("shell opened shell=%s pid=%d cols=%u rows=%u", s->id, (int)s->child.pid,
+		  open->cols, open->rows);
 	*ret = s;
 	return 0;
 }
@@ -268,7 +271,7 @@ void agent_stop(struct agent *agent, int status)
 	server_close(agent);
 	registry_close(agent->registry);
 	LIST_FOREACH(node, &agent->shells)
-		shell_hang_up(CONTAINER_OF(node, struct shell, node));
+	shell_hang_up(CONTAINER_OF(node, struct shell, node));
 }
 
 static void on_signal(struct loop_watch *w, uint32_t events)
@@ -279,7 +282,7 @@ static void on_signal(struct loop_watch *w, uint32_t events)
 	while (read(w->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGCHLD) {
 			LIST_FOREACH(node, &agent->shells)
-				shell_check_child(CONTAINER_OF(node, struct shell, node));
+			shell_check_child(CONTAINER_OF(node, struct shell, node));
 		} else {
 			agent_stop(agent, 0);
 			loop_timer_set(&agent->loop, &agent->stop_timer, STOP_MS);
@@ -390,7 +393,7 @@ int agent_init(struct agent *agent, const struct options *options)
 	agent->idle_timer.due = on_idle_timer;
 	random_bytes(&agent->instance, sizeof(agent->instance));
 	if (options->token != NULL && (options->mode == MODE_AGENT || options->mode == MODE_SERVER))
-		strcpy(agent->control_token, options->token);
+		snprintf(agent->control_token, sizeof(agent->control_token), "%s", options->token);
 	else
 		agent_random_token(agent->control_token);
 	int rc = loop_init(&agent->loop);
@@ -409,10 +412,10 @@ void agent_fini(struct agent *agent)
 {
 	server_close(agent);
 	LIST_FOREACH(node, &agent->conns)
-		conn_drop(CONTAINER_OF(node, struct conn, node), false);
+	conn_drop(CONTAINER_OF(node, struct conn, node), false);
 	free_dead(agent);
 	LIST_FOREACH(node, &agent->shells)
-		shell_destroy(CONTAINER_OF(node, struct shell, node));
+	shell_destroy(CONTAINER_OF(node, struct shell, node));
 	registry_destroy(agent->registry);
 	loop_unwatch(&agent->loop, &agent->signals);
 	close(agent->signals.fd);

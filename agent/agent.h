@@ -31,6 +31,7 @@ struct agent {
 	const struct options *options; /* borrowed from main() */
 	struct loop loop;
 	struct loop_watch listener;
+	struct loop_timer listen_timer; /* not listening until then: no descriptors were left */
 	struct loop_watch signals;
 	struct loop_timer stop_timer; /* what has not ended by then is cut off */
 	struct loop_timer idle_timer; /* without a shell for too long */
@@ -40,23 +41,24 @@ struct agent {
 	struct list_node shells; /* of struct shell, owned */
 	int shell_count;
 	uint64_t next_serial;
-	struct list_node conns; /* of struct conn, owned; the dead are freed at the end of a round */
+	struct list_node
+		conns;  /* of struct conn, owned; the dead are freed at the end of a round */
 	int conn_count; /* without the dead */
 	int dead_count;
-	struct registry *registry; /* owned; NULL: none */
+	struct registry *registry;         /* owned; NULL: none */
 	const struct agent_runner *runner; /* NULL: no shells of the old dialect */
 	bool had_shells;
 	bool stopping;
 	bool done;
-	int status; /* of the process */
+	int status;                            /* of the process */
 	uint8_t received[AGENT_RECEIVE_BYTES]; /* of the connection that is being read */
 };
 
 /* A program to start. Strings are borrowed for the call. */
 struct agent_open {
-	const char *id; /* NULL: a random one */
+	const char *id;    /* NULL: a random one */
 	const char *token; /* NULL: a random one */
-	char **argv; /* empty: the user's shell */
+	char **argv;       /* empty: the user's shell */
 	char **env;
 	const char *cwd;
 	uint16_t cols, rows;

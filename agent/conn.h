@@ -49,14 +49,14 @@ extern const struct conn_dialect conn_v2;     /* conn_v2.c */
 
 struct conn {
 	struct list_node node; /* in agent->conns */
-	struct agent *agent; /* borrowed, outlives us */
+	struct agent *agent;   /* borrowed, outlives us */
 	struct loop_watch watch;
 	struct loop_timer timeout; /* of the head, of a silent peer, of the end */
 	struct loop_timer ping;
 	enum conn_state state;
 	const struct conn_dialect *dialect; /* NULL until it is upgraded */
 	struct ws_decoder decoder;
-	struct queue in; /* the head while it comes; then what came while it was paused */
+	struct queue in;  /* the head while it comes; then what came while it was paused */
 	struct queue out; /* the unsent rest of a frame, and the small frames behind it */
 	bool socket_full;
 	uint64_t heard_ms; /* when the peer last gave a sign of life */
@@ -64,8 +64,8 @@ struct conn {
 	/* The dialect's. */
 	struct shell *shell; /* attached to; NULL: to none. Not ours */
 	struct shell_viewer viewer;
-	bool control; /* its token opens every shell */
-	uint64_t allowed; /* serial of the shell that its token opens, 0: none */
+	bool control;          /* its token opens every shell */
+	uint64_t allowed;      /* serial of the shell that its token opens, 0: none */
 	struct shell *opening; /* v2: OPEN was not answered yet */
 	bool opening_created;
 	bool exit_told;

@@ -27,7 +27,8 @@ static void opened(struct conn *c, struct shell *s)
 	/* All the output is for those who wait for it when the first of them is ready; who comes
 	 * later sees what comes later. */
 	c->shell = s;
-	c->viewer = (struct shell_viewer){ .cursor = ring_cursor_at(&s->ring, s->ready ? s->ring.head : 0),
+	c->viewer = (struct shell_viewer){ .cursor = ring_cursor_at(&s->ring,
+								    s->ready ? s->ring.head : 0),
 					   .changed = on_changed,
 					   .input_drained = on_input_drained,
 					   .dropped = on_dropped };
@@ -62,7 +63,9 @@ static void message(struct conn *c, const struct ws_event *event)
 
 static void close_ended(struct conn *c)
 {
-	static const char *const texts[] = { [PTY2_EXITED] = "exited", [PTY2_SIGNALED_EXIT] = "signal" };
+	static const char *const texts[] = {
+		[PTY2_EXITED] = "exited", [PTY2_SIGNALED_EXIT] = "signal"
+	};
 	const struct shell *s = c->shell;
 	char reason[32];
 	snprintf(reason, sizeof(reason), "%s %u", texts[s->exit_kind], s->exit_value);
@@ -101,7 +104,7 @@ static bool next(struct conn *c)
 
 static bool paused(const struct conn *c)
 {
-	return c->shell->input_congested;
+	return c->shell->typing.congested;
 }
 
 const struct conn_dialect conn_legacy = {

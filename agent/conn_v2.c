@@ -24,8 +24,9 @@ static void send_frame(struct conn *c, const struct pty_frame *frame)
 static void fail(struct conn *c, enum pty2_error code, const char *text)
 {
 	size_t size = strnlen(text, SMALL_FRAME_BYTES / 2);
-	send_frame(c, &(struct pty_frame){ .type = PTY2_ERROR,
-					   .error = { (uint16_t)code, { (const uint8_t *)text, size } } });
+	send_frame(c, &(struct pty_frame){
+			      .type = PTY2_ERROR,
+			      .error = { (uint16_t)code, { (const uint8_t *)text, size } } });
 	conn_close(c, CONN_CLOSE_CODE_ERROR, "");
 }
 
@@ -33,7 +34,8 @@ static void fail(struct conn *c, enum pty2_error code, const char *text)
 
 static bool id_valid(struct pty_span id)
 {
-	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
 	for (size_t i = 0; i < id.size; i++) {
 		if (id.data[i] == '\0' || strchr(allowed, id.data[i]) == NULL)
 			return false;
@@ -63,8 +65,8 @@ static char *copy_string(struct pty_span span, char **at)
 static void copy_strings(const struct pty_strings *strings, char **ret, char **at)
 {
 	struct pty_span span;
-	size_t next = 0;
-	while (pty_strings_next(strings, &next, &span))
+	size_t position = 0;
+	while (pty_strings_next(strings, &position, &span))
 		*ret++ = copy_string(span, at);
 	*ret = NULL;
 }
@@ -73,11 +75,12 @@ void conn_v2_opened(struct conn *c)
 {
 	const struct shell *s = c->opening;
 	size_t token_size = strnlen(s->token, PTY2_TOKEN_BYTES_MAX);
-	send_frame(c, &(struct pty_frame){ .type = PTY2_OPENED,
-					   .opened = { c->opening_created,
-						       s->epoch,
-						       (uint32_t)s->pid,
-						       { (const uint8_t *)s->token, token_size } } });
+	send_frame(c,
+		   &(struct pty_frame){ .type = PTY2_OPENED,
+					.opened = { c->opening_created,
+						    s->epoch,
+						    (uint32_t)s->child.pid,
+						    { (const uint8_t *)s->token, token_size } } });
 	c->opening = NULL;
 }
 
@@ -104,7 +107,8 @@ void conn_v2_failed(struct conn *c, const char *command, const struct spawn_fail
 static void start(struct conn *c, const struct pty_frame *f, uint64_t parameters)
 {
 	size_t pointers = (size_t)f->open.argv.count + f->open.env.count + 2;
-	size_t bytes = f->open.argv.size + f->open.env.size + f->open.cwd.size + PTY2_ID_BYTES_MAX + 2 + pointers;
+	size_t bytes = f->open.argv.size + f->open.env.size + f->open.cwd.size + PTY2_ID_BYTES_MAX +
+		       2 + pointers;
 	char **strings = calloc(pointers, sizeof(char *));
 	char *text = malloc(bytes);
 	char **env = NULL;
@@ -116,7 +120,7 @@ static void start(struct conn *c, const struct pty_frame *f, uint64_t parameters
 		char *id = copy_string(f->open.id, &at);
 		char *cwd = copy_string(f->open.cwd, &at);
 		struct agent_open open = { .id = id,
-					   .cwd = *cwd != '\0' ? cwd : NULL,
+					   .cwd = *cwd != '\0' ? cwd : c->agent->options->cwd,
 					   .argv = strings,
 					   .cols = f->open.cols,
 					   .rows = f->open.rows,
@@ -149,7 +153,8 @@ static void open_shell(struct conn *c, const struct pty_frame *f, const struct w
 		fail(c, PTY2_ERR_DENIED, "only the control token opens shells");
 		return;
 	}
-	if (!id_valid(f->open.id) || f->open.cols > SHELL_CELLS_MAX || f->open.rows > SHELL_CELLS_MAX) {
+	if (!id_valid(f->open.id) || f->open.cols > SHELL_CELLS_MAX ||
+	    f->open.rows > SHELL_CELLS_MAX) {
 		fail(c, PTY2_ERR_BAD_FRAME, "id or size out of its limits");
 		return;
 	}
@@ -223,7 +228,8 @@ static void attach(struct conn *c, const struct pty_frame *f)
 
 	bool other_epoch = f->attach.epoch != 0 && f->attach.epoch != s->epoch;
 	bool oldest = other_epoch || f->attach.offset == PTY2_OFFSET_OLDEST;
-	struct ring_cursor cursor = ring_cursor_at(&s->ring, oldest ? s->ring.tail : f->attach.offset);
+	struct ring_cursor cursor = ring_cursor_at(&s->ring,
+						   oldest ? s->ring.tail : f->attach.offset);
 	struct pty_frame attached = { .type = PTY2_ATTACHED,
 				      .attached = { .epoch = s->epoch,
 						    .start = cursor.offset,
@@ -249,7 +255,8 @@ static void input(struct conn *c, const struct pty_frame *f)
 {
 	uint64_t expected = 0;
 	enum pty2_verdict verdict = shell_input(c->shell, f->input.client, f->input.seq,
-						f->input.bytes.data, f->input.bytes.size, &expected);
+						f->input.bytes.data, f->input.bytes.size,
+						&expected);
 	send_frame(c, &(struct pty_frame){
 			      .type = PTY2_INPUT_ACK,
 			      .input_ack = { f->input.request, (uint8_t)verdict, expected } });
@@ -276,8 +283,9 @@ static void message_attached(struct conn *c, const struct pty_frame *f)
 		break;
 	case PTY2_SIGNAL: {
 		int error = shell_signal(c->shell, f->signal.number);
-		send_frame(c, &(struct pty_frame){ .type = PTY2_SIGNALED,
-						   .signaled = { f->signal.request, (uint8_t)error } });
+		send_frame(c, &(struct pty_frame){
+				      .type = PTY2_SIGNALED,
+				      .signaled = { f->signal.request, (uint8_t)error } });
 		break;
 	}
 	case PTY2_ACK:
@@ -298,7 +306,8 @@ static void message_attached(struct conn *c, const struct pty_frame *f)
 static void message(struct conn *c, const struct ws_event *event)
 {
 	struct pty_frame frame;
-	if (event->type != WS_EVENT_BINARY || pty_frame_decode(event->data, event->size, &frame) < 0)
+	if (event->type != WS_EVENT_BINARY ||
+	    pty_frame_decode(event->data, event->size, &frame) < 0)
 		fail(c, PTY2_ERR_BAD_FRAME, "not a frame of version 2");
 	else if (frame.type == PTY2_OPEN)
 		open_shell(c, &frame, event);
@@ -347,8 +356,9 @@ static bool next(struct conn *c)
 static void opened(struct conn *c, struct shell *s)
 {
 	(void)s; /* ATTACH says which */
-	send_frame(c, &(struct pty_frame){ .type = PTY2_HELLO,
-					   .hello = { .version = 2, .instance = c->agent->instance } });
+	send_frame(c, &(struct pty_frame){
+			      .type = PTY2_HELLO,
+			      .hello = { .version = 2, .instance = c->agent->instance } });
 }
 
 static bool paused(const struct conn *c)

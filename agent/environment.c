@@ -39,7 +39,7 @@ char **environment_merge(char **base, char **extra)
 	return env;
 }
 
-const char *environment_get(char **env, const char *name)
+char *environment_get(char **env, const char *name)
 {
 	size_t size = strlen(name);
 	for (; *env != NULL; env++) {

@@ -8,4 +8,4 @@
 char **environment_merge(char **base, char **extra);
 
 /* The value of name in env, NULL when it is not there or empty. */
-const char *environment_get(char **env, const char *name);
+char *environment_get(char **env, const char *name);

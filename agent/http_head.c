@@ -198,7 +198,8 @@ bool http_query_find(const char *query, const char *name, char *ret, size_t capa
 		size_t size = strcspn(query, "&");
 		const char *equals = memchr(query, '=', size);
 		size_t name_size = equals != NULL ? (size_t)(equals - query) : size;
-		if (decode(query, name_size, decoded, sizeof(decoded)) && strcmp(decoded, name) == 0) {
+		if (decode(query, name_size, decoded, sizeof(decoded)) &&
+		    strcmp(decoded, name) == 0) {
 			const char *value = query + name_size + (equals != NULL);
 			if (decode(value, size - (size_t)(value - query), ret, capacity))
 				return true;

@@ -10,15 +10,15 @@
 /* Strings point into the parsed text; absent headers are NULL. */
 struct http_head {
 	const char *method;
-	const char *path; /* without the query, not decoded */
+	const char *path;  /* without the query, not decoded */
 	const char *query; /* behind the ?, not decoded; "" without one */
 	const char *host;
 	const char *origin;
 	const char *websocket_key;
-	const char *token; /* Ptycast-Token */
-	bool asks_upgrade; /* Connection names "upgrade" */
+	const char *token;   /* Ptycast-Token */
+	bool asks_upgrade;   /* Connection names "upgrade" */
 	bool asks_websocket; /* Upgrade names "websocket" */
-	bool version_13; /* Sec-WebSocket-Version names "13" */
+	bool version_13;     /* Sec-WebSocket-Version names "13" */
 };
 
 /* Bytes of the head in text, its empty line among them; 0 while that has not come. */

@@ -9,12 +9,15 @@ struct list_node {
 };
 
 /* The struct that holds this member. */
-#define CONTAINER_OF(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define CONTAINER_OF(pointer, type, member) \
+	((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* Goes through list; the body may remove node, and no other. */
-#define LIST_FOREACH(node, list)                                                                   \
-	for (struct list_node *node = (list)->next, *node##_next = node->next; node != (list);     \
+/* NOLINTBEGIN(bugprone-macro-parentheses): node is declared here, a name cannot stand in parentheses */
+#define LIST_FOREACH(node, list)                                                               \
+	for (struct list_node *node = (list)->next, *node##_next = node->next; node != (list); \
 	     node = node##_next, node##_next = node->next)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 static inline void list_init(struct list_node *list)
 {

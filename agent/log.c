@@ -20,7 +20,8 @@ static void log_line(const char *level, const char *format, va_list args)
 	char text[512];
 	vsnprintf(text, sizeof(text), format, args);
 	char line[128 + JSON_STRING_BYTES(sizeof(text))];
-	size_t size = (size_t)snprintf(line, sizeof(line), "{\"level\":\"%s\",\"pid\":%d,\"msg\":\"", level,
+	size_t size = (size_t)snprintf(line, sizeof(line),
+				       "{\"level\":\"%s\",\"pid\":%d,\"msg\":\"", level,
 				       (int)getpid());
 	size += json_string(line + size, text);
 	line[size++] = '"';

@@ -1,11 +1,15 @@
 /* loop.c -- see loop.h. */
 #include "agent/loop.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <limits.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
 
 int loop_init(struct loop *loop)
 {
@@ -19,11 +23,16 @@ void loop_fini(struct loop *loop)
 	close(loop->epoll_fd);
 }
 
-uint64_t loop_now_ms(void)
+static uint64_t now_us(void)
 {
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+uint64_t loop_now_ms(void)
+{
+	return now_us() / 1000;
 }
 
 void loop_watch(struct loop *loop, struct loop_watch *w, uint32_t events)
@@ -45,13 +54,18 @@ void loop_unwatch(struct loop *loop, struct loop_watch *w)
 	}
 }
 
-void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t after_ms)
+void loop_timer_set_us(struct loop *loop, struct loop_timer *t, uint64_t after_us)
 {
-	t->due_ms = loop_now_ms() + after_ms;
+	t->due_us = now_us() + after_us;
 	if (t->armed)
 		return;
 	t->armed = true;
 	list_append(&loop->timers, &t->node);
+}
+
+void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t after_ms)
+{
+	loop_timer_set_us(loop, t, after_ms * 1000);
 }
 
 void loop_timer_clear(struct loop_timer *t)
@@ -68,29 +82,37 @@ static struct loop_timer *next_timer(struct loop *loop)
 	LIST_FOREACH(node, &loop->timers)
 	{
 		struct loop_timer *t = CONTAINER_OF(node, struct loop_timer, node);
-		if (next == NULL || t->due_ms < next->due_ms)
+		if (next == NULL || t->due_us < next->due_us)
 			next = t;
 	}
 	return next;
 }
 
-static int wait_ms(struct loop *loop)
+/* As epoll_wait(), until due_us (UINT64_MAX: without end). The call with a finer clock is of Linux 5.11,
+ * and sandboxes that filter system calls may refuse it. */
+static int wait_until(struct loop *loop, uint64_t due_us)
 {
-	const struct loop_timer *next = next_timer(loop);
-	if (next == NULL)
-		return -1;
-	uint64_t now = loop_now_ms();
-	if (next->due_ms <= now)
-		return 0;
-	/* One more, as the clock is cut to whole milliseconds: else it wakes just before the time. */
-	uint64_t left = next->due_ms - now + 1;
-	return left > INT_MAX ? INT_MAX : (int)left;
+	uint64_t now = due_us != UINT64_MAX ? now_us() : 0;
+	uint64_t left = due_us > now ? due_us - now : 0;
+	if (!loop->coarse) {
+		struct timespec timeout = { .tv_sec = (time_t)(left / 1000000),
+					    .tv_nsec = (long)(left % 1000000) * 1000 };
+		long count = syscall(SYS_epoll_pwait2, loop->epoll_fd, loop->batch, LOOP_BATCH,
+				     due_us != UINT64_MAX ? &timeout : NULL, NULL, (size_t)0);
+		if (count >= 0 || (errno != ENOSYS && errno != EPERM))
+			return (int)count;
+		loop->coarse = true;
+	}
+	uint64_t left_ms = (left + 999) / 1000;
+	int timeout = left_ms > INT_MAX ? INT_MAX : (int)left_ms;
+	return epoll_wait(loop->epoll_fd, loop->batch, LOOP_BATCH,
+			  due_us != UINT64_MAX ? timeout : -1);
 }
 
 static void run_timers(struct loop *loop)
 {
-	uint64_t now = loop_now_ms();
-	for (struct loop_timer *t; (t = next_timer(loop)) != NULL && t->due_ms <= now;) {
+	uint64_t now = now_us();
+	for (struct loop_timer *t; (t = next_timer(loop)) != NULL && t->due_us <= now;) {
 		loop_timer_clear(t);
 		t->due(t);
 	}
@@ -98,7 +120,8 @@ static void run_timers(struct loop *loop)
 
 int loop_once(struct loop *loop)
 {
-	int count = epoll_wait(loop->epoll_fd, loop->batch, LOOP_BATCH, wait_ms(loop));
+	const struct loop_timer *next = next_timer(loop);
+	int count = wait_until(loop, next != NULL ? next->due_us : UINT64_MAX);
 	if (count < 0 && errno != EINTR)
 		return -errno;
 	loop->batch_count = count > 0 ? count : 0;

@@ -1,6 +1,6 @@
 /* loop.h -- one epoll set with its file descriptors and timers: all that the agent waits for.
- * Callbacks may add, change and remove any watch or timer, their own too. Times are milliseconds of
- * the monotonic clock. Thread: one. */
+ * Callbacks may add, change and remove any watch or timer, their own too. Times are of the monotonic
+ * clock. Thread: one. */
 #pragma once
 
 #include <stdbool.h>
@@ -21,7 +21,7 @@ struct loop_watch {
 /* Embedded in its user; zero-initialised it is not armed. */
 struct loop_timer {
 	struct list_node node;
-	uint64_t due_ms;
+	uint64_t due_us;
 	bool armed;
 	void (*due)(struct loop_timer *t);
 };
@@ -31,6 +31,7 @@ struct loop {
 	struct list_node timers; /* of struct loop_timer, in no order: there are few */
 	struct epoll_event batch[LOOP_BATCH];
 	int batch_count;
+	bool coarse; /* this kernel waits in whole milliseconds only */
 };
 
 int loop_init(struct loop *loop);
@@ -50,4 +51,5 @@ void loop_unwatch(struct loop *loop, struct loop_watch *w);
 
 /* Arms t, or moves it when it is armed. */
 void loop_timer_set(struct loop *loop, struct loop_timer *t, uint64_t after_ms);
+void loop_timer_set_us(struct loop *loop, struct loop_timer *t, uint64_t after_us);
 void loop_timer_clear(struct loop_timer *t);

@@ -134,8 +134,8 @@ static int main_server(struct agent *agent, const struct options *options, struc
 }
 
 /* The agent behind a runner: a process of its own, which tells its fate through ready. */
-static int main_background(struct agent *agent, const struct options *options, struct meeting *meeting,
-			   int ready)
+static int main_background(struct agent *agent, const struct options *options,
+			   struct meeting *meeting, int ready)
 {
 	char text[RUNNER_TEXT_BYTES];
 	(void)setsid();
@@ -230,7 +230,8 @@ static int with_meeting(struct agent *agent, const struct options *options,
 	int rc = meeting_init(&meeting, options);
 	if (rc < 0) {
 		log_error("directory of the agent's socket: %s",
-			  rc == -EPERM ? "it must be ours, of mode 0700 and no link" : strerror(-rc));
+			  rc == -EPERM ? "it must be ours, of mode 0700 and no link"
+				       : strerror(-rc));
 		return 1;
 	}
 	int status = run(agent, options, &meeting);
@@ -261,6 +262,6 @@ int main(int argc, char **argv)
 		status = with_meeting(&agent, &options, main_client);
 		break;
 	}
-	free((char *)(uintptr_t)options.token);
+	free(options.token);
 	return status;
 }

@@ -91,7 +91,8 @@ void meeting_unlock(struct meeting *m)
 static int at_socket(const struct meeting *m, int fd,
 		     int (*call)(int, const struct sockaddr *, socklen_t))
 {
-	static const struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = SOCKET_NAME };
+	static const struct sockaddr_un address = { .sun_family = AF_UNIX,
+						    .sun_path = SOCKET_NAME };
 	int back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (back < 0 || fchdir(m->directory) != 0) {
 		int error = errno;

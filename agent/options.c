@@ -55,11 +55,13 @@ struct flag {
 	uint64_t min, max;
 };
 
-#define DAY_MS (UINT64_C(24) * 3600 * 1000)
+#define SECOND_MS UINT64_C(1000)
+#define MINUTE_MS (SECOND_MS * 60)
+#define DAY_MS (MINUTE_MS * 60 * 24)
 #define AT(member) offsetof(struct options, member)
 
 static const struct flag flags[] = {
-	{ "alone", KIND_TIME, AT(alone_ms), 0, 365 * DAY_MS },
+	{ "alone", KIND_TIME, AT(alone_ms), 0, DAY_MS * 365 },
 	{ "cols", KIND_NUMBER, AT(cols), 1, SHELL_CELLS_MAX },
 	{ "config", KIND_TEXT, AT(config), 0, 0 },
 	{ "cwd", KIND_TEXT, AT(cwd), 0, 0 },
@@ -67,9 +69,9 @@ static const struct flag flags[] = {
 	{ "env", KIND_ENV, 0, 0, 0 },
 	{ "h", KIND_BOOL, AT(help), 0, 0 },
 	{ "help", KIND_BOOL, AT(help), 0, 0 },
-	{ "idle-exit", KIND_TIME, AT(idle_exit_ms), 0, 365 * DAY_MS },
-	{ "inactivity-deadline", KIND_TIME, AT(inactivity_ms), 0, 365 * DAY_MS },
-	{ "linger", KIND_TIME, AT(linger_ms), 0, 365 * DAY_MS },
+	{ "idle-exit", KIND_TIME, AT(idle_exit_ms), 0, DAY_MS * 365 },
+	{ "inactivity-deadline", KIND_TIME, AT(inactivity_ms), 0, DAY_MS * 365 },
+	{ "linger", KIND_TIME, AT(linger_ms), 0, DAY_MS * 365 },
 	{ "listen", KIND_TEXT, AT(listen), 0, 0 },
 	{ "lost-holder", KIND_TIME, AT(lost_ms), 0, DAY_MS },
 	{ "mode", KIND_TEXT, AT(mode_name), 0, 0 },
@@ -77,9 +79,10 @@ static const struct flag flags[] = {
 	{ "ping-timeout", KIND_TIME, AT(dead_ms), 100, DAY_MS },
 	{ "port", KIND_NUMBER, AT(port), 0, 65535 },
 	{ "reader-stall", KIND_TIME, AT(stall_ms), 0, DAY_MS },
-	{ "ring-bytes", KIND_NUMBER, AT(ring_bytes), OPTIONS_RING_BYTES_MIN, OPTIONS_RING_BYTES_MAX },
+	{ "ring-bytes", KIND_NUMBER, AT(ring_bytes), OPTIONS_RING_BYTES_MIN,
+	  OPTIONS_RING_BYTES_MAX },
 	{ "rows", KIND_NUMBER, AT(rows), 1, SHELL_CELLS_MAX },
-	{ "token", KIND_TEXT, AT(token), 0, 0 },
+	{ "token", KIND_TEXT, AT(token_flag), 0, 0 },
 	{ "token-file", KIND_TEXT, AT(token_file), 0, 0 },
 	{ "version", KIND_BOOL, AT(version), 0, 0 },
 };
@@ -178,7 +181,7 @@ static int set_env(const char *entry)
 	return rc == 0 ? 0 : -ENOMEM;
 }
 
-static int set_flag(const struct flag *flag, const char *text, struct options *o)
+static int set_flag(const struct flag *flag, char *text, struct options *o)
 {
 	void *at = (char *)o + flag->offset;
 	uint64_t number = 0;
@@ -186,7 +189,7 @@ static int set_flag(const struct flag *flag, const char *text, struct options *o
 	case KIND_BOOL:
 		return parse_bool(text, at);
 	case KIND_TEXT:
-		*(const char **)at = text;
+		*(char **)at = text;
 		return 0;
 	case KIND_ENV:
 		return set_env(text);
@@ -223,14 +226,15 @@ static int parse_flag(char **argv, int *at, struct options *o)
 	++*at;
 	if (strcmp(word, "--") == 0)
 		return 1;
-	const char *name = word + (word[1] == '-' ? 2 : 1);
+	char *name = word + (word[1] == '-' ? 2 : 1);
 	size_t size = strcspn(name, "=");
 	const struct flag *flag = find_flag(name, size);
 	if (flag == NULL) {
 		fprintf(stderr, "flag provided but not defined: -%.*s\n%s", (int)size, name, usage);
 		return -EINVAL;
 	}
-	const char *value = "true";
+	static char set[] = "true";
+	char *value = set;
 	if (name[size] == '=')
 		value = name + size + 1;
 	else if (flag->kind != KIND_BOOL)
@@ -277,11 +281,11 @@ static int find_token(struct options *o)
 {
 	char *variable = getenv(TOKEN_VARIABLE);
 	int rc = 0;
-	if (o->token != NULL)
-		rc = take_token(o, (char *)(uintptr_t)o->token); /* it points into argv */
+	if (o->token_flag != NULL && *o->token_flag != '\0')
+		rc = take_token(o, o->token_flag);
 	else if (o->token_file != NULL)
 		rc = read_token_file(o);
-	else if (variable != NULL)
+	else if (variable != NULL && *variable != '\0')
 		rc = take_token(o, variable);
 	if (variable != NULL) {
 		memset(variable, '\0', strlen(variable));
@@ -299,44 +303,43 @@ static int find_mode(struct options *o)
 					     [MODE_CLIENT] = "client",
 					     [MODE_SERVER] = "server",
 					     [MODE_AGENT] = "agent" };
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names) && o->mode_name != NULL; i++) {
 		if (strcmp(o->mode_name, names[i]) == 0) {
 			o->mode = (enum mode)i;
 			return 0;
 		}
 	}
-	return -EINVAL;
+	return o->mode_name == NULL ? 0 : -EINVAL; /* the first is the default */
 }
 
 enum options_verdict options_parse(int argc, char **argv, struct options *ret, int *status)
 {
-	struct options o = { .mode_name = "single",
-			     .cols = 80,
+	struct options o = { .cols = 80,
 			     .rows = 24,
 			     .ring_bytes = 4 << 20,
-			     .inactivity_ms = 60 * 1000,
-			     .linger_ms = 600 * 1000,
-			     .alone_ms = 600 * 1000,
-			     .idle_exit_ms = 60 * 1000,
-			     .stall_ms = 2 * 1000,
-			     .lost_ms = 10 * 1000,
-			     .ping_ms = 20 * 1000,
-			     .dead_ms = 35 * 1000 };
+			     .inactivity_ms = MINUTE_MS,
+			     .linger_ms = MINUTE_MS * 10,
+			     .alone_ms = MINUTE_MS * 10,
+			     .idle_exit_ms = MINUTE_MS,
+			     .stall_ms = SECOND_MS * 2,
+			     .lost_ms = SECOND_MS * 10,
+			     .ping_ms = SECOND_MS * 20,
+			     .dead_ms = SECOND_MS * 35 };
 	int at = argc > 0 ? 1 : 0, rc;
 	while ((rc = parse_flag(argv, &at, &o)) == 0)
 		;
 	*status = 2;
 	if (find_token(&o) < 0 || rc < 0)
-		return OPTIONS_EXIT;
+		goto free_token;
 	if (o.help || o.version) {
 		fputs(o.help ? usage : "ptycast-agent " AGENT_VERSION "\n", stdout);
 		*status = 0;
-		return OPTIONS_EXIT;
+		goto free_token;
 	}
 	if (find_mode(&o) < 0) {
 		fputs(usage, stdout);
 		*status = 1; /* as the original */
-		return OPTIONS_EXIT;
+		goto free_token;
 	}
 	o.command = argv + at;
 	const char *term = getenv("TERM");
@@ -344,4 +347,8 @@ enum options_verdict options_parse(int argc, char **argv, struct options *ret, i
 		setenv("TERM", "xterm-256color", 1);
 	*ret = o;
 	return OPTIONS_RUN;
+
+free_token:
+	free(o.token);
+	return OPTIONS_EXIT;
 }

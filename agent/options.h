@@ -15,12 +15,12 @@ enum mode {
 
 struct options {
 	enum mode mode;
-	const char *token; /* NULL: random. A copy, owned, wiped from argv and environment */
-	const char *listen; /* NULL: all interfaces */
-	const char *config; /* NULL: none given */
-	const char *cwd; /* NULL: as it is */
+	char *token;  /* NULL: random. A copy, owned, wiped from argv and environment */
+	char *listen; /* NULL: all interfaces */
+	char *config; /* NULL: none given */
+	char *cwd;    /* NULL: as it is */
 	bool debug;
-	uint64_t port; /* 0: any */
+	uint64_t port;       /* 0: any */
 	uint64_t cols, rows; /* 1 to SHELL_CELLS_MAX */
 	uint64_t ring_bytes;
 	uint64_t inactivity_ms;
@@ -34,12 +34,13 @@ struct options {
 	char **command; /* the rest of argv; NULL at its end */
 
 	/* For options.c alone. */
-	const char *mode_name;
-	const char *token_file;
+	char *mode_name; /* NULL: single */
+	char *token_flag, *token_file;
 	bool help, version;
 };
 
-#define OPTIONS_RING_BYTES_MIN ((size_t)512 << 10) /* twice what a holder may leave unacknowledged */
+#define OPTIONS_RING_BYTES_MIN \
+	((size_t)512 << 10) /* twice what a holder may leave unacknowledged */
 #define OPTIONS_RING_BYTES_MAX ((size_t)256 << 20)
 
 enum options_verdict {

@@ -153,7 +153,8 @@ static void take_request(struct client *c)
 	if (size <= REGISTRY_REQUEST_BYTES_MAX && c->in.size < SIZE_BYTES + size)
 		return;
 	loop_timer_clear(&c->timer);
-	if (size > REGISTRY_REQUEST_BYTES_MAX || start(c, (char *)c->in.bytes + SIZE_BYTES, size) < 0)
+	if (size > REGISTRY_REQUEST_BYTES_MAX ||
+	    start(c, (char *)c->in.bytes + SIZE_BYTES, size) < 0)
 		tell_end(c, 1, "the agent that runs here does not understand this runner");
 	queue_fini(&c->in);
 }
@@ -185,6 +186,7 @@ static void on_listener(struct loop_watch *w, uint32_t events)
 {
 	struct registry *r = CONTAINER_OF(w, struct registry, listener);
 	(void)events;
+	/* cppcheck-suppress nullPointer ; accept() allows it when nobody wants the address */
 	int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd < 0)
 		return;
@@ -285,7 +287,7 @@ void registry_destroy(struct registry *r)
 		return;
 	registry_close(r);
 	LIST_FOREACH(node, &r->clients)
-		client_destroy(CONTAINER_OF(node, struct client, node));
+	client_destroy(CONTAINER_OF(node, struct client, node));
 	free(r);
 }
 

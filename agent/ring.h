@@ -21,9 +21,9 @@ struct ring_mark {
 struct ring {
 	uint8_t *bytes; /* owned: mapped */
 	size_t capacity;
-	uint64_t head; /* offset after the newest byte */
-	uint64_t tail; /* offset of the oldest one held */
-	uint16_t cols, rows; /* before the first of marks */
+	uint64_t head;           /* offset after the newest byte */
+	uint64_t tail;           /* offset of the oldest one held */
+	uint16_t cols, rows;     /* before the first of marks */
 	struct ring_mark *marks; /* owned; tail <= offset <= head, offsets and serials rise */
 	size_t mark_count, mark_capacity;
 	uint64_t next_serial;
@@ -36,10 +36,10 @@ struct ring_cursor {
 };
 
 enum ring_item_type {
-	RING_END,   /* the cursor has all there is */
+	RING_END, /* the cursor has all there is */
 	RING_BYTES,
-	RING_SIZE,  /* cols and rows hold from offset on */
-	RING_GAP,   /* bytes were overwritten before the cursor came to them: it goes on at offset, where
+	RING_SIZE, /* cols and rows hold from offset on */
+	RING_GAP, /* bytes were overwritten before the cursor came to them: it goes on at offset, where
 		     * cols and rows hold */
 };
 

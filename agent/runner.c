@@ -107,8 +107,8 @@ static int send_request(int fd, const struct options *o)
 	int rc = put_request(&q, o);
 	if (rc == 0) {
 		size_t size = q.size;
-		uint8_t head[4] = { (uint8_t)(size >> 24), (uint8_t)(size >> 16), (uint8_t)(size >> 8),
-				    (uint8_t)size };
+		uint8_t head[4] = { (uint8_t)(size >> 24), (uint8_t)(size >> 16),
+				    (uint8_t)(size >> 8), (uint8_t)size };
 		rc = send_all(fd, head, sizeof(head));
 		if (rc == 0)
 			rc = send_all(fd, q.bytes, q.size);

@@ -19,6 +19,7 @@
 #include "wire/ws_handshake.h"
 
 #define BACKLOG 128
+#define LISTEN_AGAIN_MS 200
 #define PORT_FIRST 8000 /* the original's range */
 #define PORT_LAST 9000
 
@@ -81,13 +82,14 @@ static int listen_in_range(const struct address *base)
 	return fd;
 }
 
-/* Drops the oldest connection that has not shown a token yet; false when there is none. */
+/* Drops the oldest connection that has not shown a token yet, or has all it gets; false when there is
+ * none. */
 static bool make_room(struct agent *agent)
 {
 	LIST_FOREACH(node, &agent->conns)
 	{
 		struct conn *c = CONTAINER_OF(node, struct conn, node);
-		if (c->state != CONN_OPEN && c->state != CONN_DEAD) {
+		if (c->state == CONN_HEAD || c->state == CONN_CLOSED) {
 			conn_drop(c, false);
 			return true;
 		}
@@ -99,15 +101,28 @@ static void on_listener(struct loop_watch *w, uint32_t events)
 {
 	struct agent *agent = CONTAINER_OF(w, struct agent, listener);
 	(void)events;
+	/* cppcheck-suppress nullPointer ; accept() allows it when nobody wants the address */
 	int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd < 0)
+	if (fd < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+			/* The connection stays in the backlog, and would be told again and again. */
+			loop_watch(&agent->loop, w, 0);
+			loop_timer_set(&agent->loop, &agent->listen_timer, LISTEN_AGAIN_MS);
+		}
 		return;
+	}
 	if (agent->conn_count >= AGENT_CONNS_MAX && !make_room(agent)) {
 		log_debug("connection refused connections=%d", agent->conn_count);
 		close(fd);
 		return;
 	}
 	(void)conn_create(agent, fd);
+}
+
+static void on_listen_timer(struct loop_timer *t)
+{
+	struct agent *agent = CONTAINER_OF(t, struct agent, listen_timer);
+	loop_watch(&agent->loop, &agent->listener, EPOLLIN);
 }
 
 int server_listen(struct agent *agent)
@@ -130,8 +145,10 @@ int server_listen(struct agent *agent)
 		return fd;
 	socklen_t size = sizeof(address);
 	(void)getsockname(fd, &address.any, &size);
-	agent->port = ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port : address.v4.sin_port);
+	agent->port = ntohs(address.any.sa_family == AF_INET6 ? address.v6.sin6_port
+							      : address.v4.sin_port);
 	agent->listener = (struct loop_watch){ .fd = fd, .ready = on_listener };
+	agent->listen_timer.due = on_listen_timer;
 	loop_watch(&agent->loop, &agent->listener, EPOLLIN);
 	return 0;
 }
@@ -140,6 +157,7 @@ void server_close(struct agent *agent)
 {
 	if (agent->listener.fd < 0)
 		return;
+	loop_timer_clear(&agent->listen_timer);
 	loop_unwatch(&agent->loop, &agent->listener);
 	close(agent->listener.fd);
 	agent->listener.fd = -1;
@@ -151,9 +169,10 @@ static void answer(struct conn *c, const char *status, const char *headers, cons
 {
 	char text[512];
 	int size = snprintf(text, sizeof(text),
-			    "HTTP/1.1 %s\r\n%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s", status,
-			    headers, strlen(body), body);
-	if (size < 0 || (size_t)size >= sizeof(text) || queue_append(&c->out, text, (size_t)size) < 0) {
+			    "HTTP/1.1 %s\r\n%sContent-Length: %zu\r\nConnection: close\r\n\r\n%s",
+			    status, headers, strlen(body), body);
+	if (size < 0 || (size_t)size >= sizeof(text) ||
+	    queue_append(&c->out, text, (size_t)size) < 0) {
 		conn_drop(c, false);
 		return;
 	}
@@ -232,19 +251,22 @@ static bool check_v2(struct conn *c, const struct http_head *head, const char *t
 static bool check_upgrade(struct conn *c, const struct http_head *head)
 {
 	if (strcmp(head->method, "GET") != 0 || !head->asks_upgrade || !head->asks_websocket ||
-	    !head->version_13 || head->websocket_key == NULL || !ws_key_valid(head->websocket_key)) {
+	    !head->version_13 || head->websocket_key == NULL ||
+	    !ws_key_valid(head->websocket_key)) {
 		answer(c, "400 Bad Request", PLAIN "Sec-Websocket-Version: 13\r\n" NOSNIFF,
 		       "Bad Request\n");
 		return false;
 	}
 	if (head->origin != NULL && !http_origin_is_host(head->origin, head->host)) {
-		answer(c, "403 Forbidden", PLAIN "Sec-Websocket-Version: 13\r\n" NOSNIFF, "Forbidden\n");
+		answer(c, "403 Forbidden", PLAIN "Sec-Websocket-Version: 13\r\n" NOSNIFF,
+		       "Forbidden\n");
 		return false;
 	}
 	return true;
 }
 
-static void upgrade(struct conn *c, const struct http_head *head, const char *type, size_t head_size)
+static void upgrade(struct conn *c, const struct http_head *head, const char *type,
+		    size_t head_size)
 {
 	char version[8];
 	bool is_v2 = http_query_find(head->query, "v", version, sizeof(version)) &&
@@ -296,7 +318,8 @@ void server_receive(struct conn *c, const void *data, size_t size)
 	/* Nothing was dropped from its front, so it is in one piece. */
 	char *text = (char *)c->in.bytes;
 	size_t head_size = http_head_find_end(text, c->in.size);
-	if (head_size > HTTP_HEAD_BYTES_MAX || (head_size == 0 && c->in.size > HTTP_HEAD_BYTES_MAX)) {
+	if (head_size > HTTP_HEAD_BYTES_MAX ||
+	    (head_size == 0 && c->in.size > HTTP_HEAD_BYTES_MAX)) {
 		refuse(c, "431 Request Header Fields Too Large");
 		return;
 	}

@@ -1,27 +1,27 @@
-/* shell.c -- see shell.h.
- * The child stays a zombie until its end was told, so that its number cannot name another process
- * while signals may still be sent to it. */
+/* shell.c -- see shell.h. */
 #include "agent/shell.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/wait.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "agent/log.h"
 #include "agent/random.h"
 
 #define READ_BYTES ((size_t)64 << 10) /* what is read before anybody is told of it */
-#define QUIET_MS 200      /* after the child's end: so long without output is the end of output */
-#define DRAIN_MS 5000     /* a background program that writes on and on is cut here */
+/* After so much output the PTY is left alone for a moment: the next read and the next frame are larger
+ * then, which halves their cost in a flood of short lines. An echo does not come to wait. The kernel
+ * holds 64 KiB meanwhile, so the writer does not wait either. */
+#define BURST_BYTES 2048
+#define PAUSE_US 300
+#define QUIET_MS 200  /* after the child's end: so long without output is the end of output */
+#define DRAIN_MS 5000 /* a background program that writes on and on is cut here */
 #define KILL_AFTER_MS 2000
-/* Above this a connection without verdicts is read no more. One message fits in any case. */
-#define CONGESTED_BYTES (SHELL_INPUT_BYTES_MAX - PTY2_FRAME_BYTES_MAX - (128u << 10))
 
 static const struct {
 	const char *name;
@@ -51,31 +51,6 @@ static void tell_viewers(struct shell *s)
 	}
 }
 
-static pid_t foreground_group(const struct shell *s)
-{
-	pid_t group = -1;
-	if (s->master.fd < 0 || ioctl(s->master.fd, TIOCGPGRP, &group) != 0)
-		return -1;
-	return group;
-}
-
-/* Signals the shell's own group and the one in the foreground. */
-static void signal_groups(struct shell *s, int number)
-{
-	pid_t front = foreground_group(s);
-	if (front > 0 && front != s->pid)
-		(void)kill(-front, number);
-	if (!s->reaped && kill(-s->pid, number) != 0)
-		(void)kill(s->pid, number); /* not yet a group of its own */
-}
-
-static void reap(struct shell *s)
-{
-	if (!s->reaped)
-		(void)waitpid(s->pid, NULL, 0);
-	s->reaped = true;
-}
-
 static void close_master(struct shell *s)
 {
 	if (s->master.fd < 0)
@@ -83,7 +58,7 @@ static void close_master(struct shell *s)
 	loop_unwatch(s->loop, &s->master);
 	close(s->master.fd);
 	s->master.fd = -1;
-	queue_fini(&s->input);
+	queue_fini(&s->typing.queue);
 }
 
 static void close_slave(struct shell *s)
@@ -102,7 +77,8 @@ static void watch_master(struct shell *s)
 		return;
 	uint32_t events = 0;
 	if (flow_room(&s->flow, s->ring.head, s->ring.capacity) > 0) {
-		events |= EPOLLIN;
+		if (!s->pause_timer.armed)
+			events |= EPOLLIN;
 		loop_timer_clear(&s->stall_timer);
 		if (s->state == SHELL_DRAINING && !s->quiet_timer.armed)
 			loop_timer_set(s->loop, &s->quiet_timer, QUIET_MS);
@@ -111,7 +87,7 @@ static void watch_master(struct shell *s)
 		if (s->flow.guard == FLOW_READER && !s->stall_timer.armed)
 			loop_timer_set(s->loop, &s->stall_timer, s->stall_ms);
 	}
-	if (s->input.size > 0)
+	if (s->typing.queue.size > 0)
 		events |= EPOLLOUT;
 	loop_watch(s->loop, &s->master, events);
 }
@@ -146,6 +122,11 @@ static void progress(struct shell *s, uint64_t kept)
 	}
 }
 
+static void on_pause_timer(struct loop_timer *t)
+{
+	watch_master(CONTAINER_OF(t, struct shell, pause_timer));
+}
+
 static void on_stall_timer(struct loop_timer *t)
 {
 	struct shell *s = CONTAINER_OF(t, struct shell, stall_timer);
@@ -162,17 +143,18 @@ static void on_lost_timer(struct loop_timer *t)
 
 static void finish(struct shell *s)
 {
+	loop_timer_clear(&s->pause_timer);
 	loop_timer_clear(&s->quiet_timer);
 	loop_timer_clear(&s->drain_timer);
 	loop_timer_clear(&s->stall_timer);
 	loop_timer_clear(&s->lost_timer);
 	loop_timer_clear(&s->alone_timer);
-	signal_groups(s, SIGHUP);
-	signal_groups(s, SIGCONT);
+	child_signal(&s->child, s->master.fd, SIGHUP);
+	child_signal(&s->child, s->master.fd, SIGCONT);
 	close_master(s);
 	/* Somebody asked for the end: who ignores the hang-up is killed when the time comes. */
 	if (!s->kill_timer.armed)
-		reap(s);
+		child_reap(&s->child);
 	enter(s, SHELL_ENDED);
 	if (s->ready || !s->unused_timer.armed)
 		loop_timer_set(s->loop, &s->unused_timer, s->linger_ms);
@@ -206,6 +188,13 @@ static void read_output(struct shell *s)
 		loop_timer_clear(&s->quiet_timer);
 		tell_viewers(s);
 	}
+	s->burst_bytes += total;
+	if (s->burst_bytes >= BURST_BYTES && !s->loop->coarse) {
+		s->burst_bytes = 0;
+		/* A whole batch means that there is more already. */
+		if (total < READ_BYTES)
+			loop_timer_set_us(s->loop, &s->pause_timer, PAUSE_US);
+	}
 	if (end && s->state == SHELL_DRAINING)
 		finish(s);
 	else
@@ -229,62 +218,37 @@ static void on_drain_timer(struct loop_timer *t)
 
 /* --- input --- */
 
-static bool write_spans(struct shell *s)
-{
-	struct iovec spans[2];
-	int count = queue_spans(&s->input, spans);
-	ssize_t size = writev(s->master.fd, spans, count);
-	if (size > 0)
-		queue_drop(&s->input, (size_t)size);
-	return size > 0;
-}
-
 static void write_input(struct shell *s)
 {
-	while (s->input.size > 0 && write_spans(s))
-		;
-	if (s->input_congested && s->input.size <= CONGESTED_BYTES) {
-		s->input_congested = false;
-		LIST_FOREACH(node, &s->viewers)
-		{
-			struct shell_viewer *v = CONTAINER_OF(node, struct shell_viewer, node);
-			v->input_drained(v);
-		}
+	if (!typing_write(&s->typing, s->master.fd))
+		return;
+	LIST_FOREACH(node, &s->viewers)
+	{
+		struct shell_viewer *v = CONTAINER_OF(node, struct shell_viewer, node);
+		v->input_drained(v);
 	}
 }
 
 void shell_type(struct shell *s, const uint8_t *data, size_t size)
 {
-	if (s->state >= SHELL_DRAINING || queue_append(&s->input, data, size) < 0)
+	if (s->state >= SHELL_DRAINING)
 		return;
+	typing_force(&s->typing, data, size);
 	write_input(s);
-	if (s->input.size > CONGESTED_BYTES)
-		s->input_congested = true;
 	watch_master(s);
 }
 
-enum pty2_verdict shell_input(struct shell *s, const uint8_t client[INPUT_CLIENT_BYTES], uint64_t seq,
-			      const uint8_t *data, size_t size, uint64_t *expected)
+enum pty2_verdict shell_input(struct shell *s, const uint8_t client[INPUT_CLIENT_BYTES],
+			      uint64_t seq, const uint8_t *data, size_t size, uint64_t *expected)
 {
-	enum input_seq_verdict verdict = INPUT_SEQ_NEXT;
-	if (seq != 0) {
-		verdict = input_seq_check(s->seen, client, seq, expected);
-		if (verdict == INPUT_SEQ_REPEAT)
-			return PTY2_REPEATED;
+	bool ended = s->state >= SHELL_DRAINING;
+	enum pty2_verdict verdict = typing_take(&s->typing, client, seq, data, size, ended,
+						expected);
+	if (verdict == PTY2_QUEUED) {
+		write_input(s);
+		watch_master(s);
 	}
-	if (s->state >= SHELL_DRAINING)
-		return PTY2_ENDED;
-	if (verdict == INPUT_SEQ_GAP)
-		return PTY2_GAP;
-	if (s->input.size + size > SHELL_INPUT_BYTES_MAX || queue_reserve(&s->input, size) < 0)
-		return PTY2_FULL;
-	if (seq != 0) {
-		if (input_seq_accept(s->seen, client, seq) < 0)
-			return PTY2_FULL;
-		*expected = seq + 1;
-	}
-	shell_type(s, data, size);
-	return PTY2_QUEUED;
+	return verdict;
 }
 
 static void on_master(struct loop_watch *w, uint32_t events)
@@ -312,14 +276,7 @@ void shell_resize(struct shell *s, uint16_t cols, uint16_t rows)
 
 int shell_signal(struct shell *s, int number)
 {
-	if (number < 1 || number > SIGRTMAX)
-		return EINVAL;
-	if (s->state >= SHELL_DRAINING)
-		return ESRCH;
-	pid_t group = foreground_group(s);
-	if (group <= 0)
-		return ESRCH;
-	return kill(-group, number) == 0 ? 0 : errno;
+	return child_signal_front(s->state < SHELL_DRAINING ? s->master.fd : -1, number);
 }
 
 void shell_hang_up(struct shell *s)
@@ -328,17 +285,17 @@ void shell_hang_up(struct shell *s)
 		return;
 	s->hanging_up = true;
 	log_debug("shell hangs up shell=%s", s->id);
-	signal_groups(s, SIGHUP);
-	signal_groups(s, SIGCONT); /* a stopped one would not hear it */
+	child_signal(&s->child, s->master.fd, SIGHUP);
+	child_signal(&s->child, s->master.fd, SIGCONT); /* a stopped one would not hear it */
 	loop_timer_set(s->loop, &s->kill_timer, KILL_AFTER_MS);
 }
 
 static void on_kill_timer(struct loop_timer *t)
 {
 	struct shell *s = CONTAINER_OF(t, struct shell, kill_timer);
-	signal_groups(s, SIGKILL);
+	child_signal(&s->child, s->master.fd, SIGKILL);
 	if (s->state == SHELL_ENDED)
-		reap(s);
+		child_reap(&s->child);
 }
 
 static void on_alone_timer(struct loop_timer *t)
@@ -356,16 +313,15 @@ void shell_check_child(struct shell *s)
 {
 	if (s->state > SHELL_RUNNING)
 		return;
-	siginfo_t info = { 0 };
-	if (waitid(P_PID, (id_t)s->pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == 0)
+	uint8_t kind, value;
+	/* While it starts, the pipe has something to tell first. */
+	if (s->state == SHELL_STARTING || !child_ended(&s->child, &kind, &value))
 		return;
-	if (s->state == SHELL_STARTING) /* the pipe has something to tell first */
-		return;
-	s->exit_kind = info.si_code == CLD_EXITED ? PTY2_EXITED : PTY2_SIGNALED_EXIT;
-	s->exit_value = (uint8_t)info.si_status;
+	s->exit_kind = kind;
+	s->exit_value = value;
 	enter(s, SHELL_DRAINING);
 	close_slave(s);
-	queue_fini(&s->input);
+	queue_fini(&s->typing.queue);
 	loop_timer_set(s->loop, &s->drain_timer, DRAIN_MS);
 	watch_master(s);
 }
@@ -416,8 +372,8 @@ void shell_detach(struct shell *s, struct shell_viewer *v, bool clean)
 		loop_timer_clear(&s->stall_timer);
 		if (s->alone_ms > 0 && s->state < SHELL_ENDED)
 			loop_timer_set(s->loop, &s->alone_timer, s->alone_ms);
-		if (clean) {
-			guard_others(s);
+		if (clean || s->flow.overwriting) {
+			guard_others(s); /* it wants nothing more, or lost bytes already */
 		} else {
 			flow_guard(&s->flow, FLOW_LOST, s->flow.kept);
 			loop_timer_set(s->loop, &s->lost_timer, s->lost_ms);
@@ -460,6 +416,7 @@ void shell_set_ready(struct shell *s)
 
 static void init_timers(struct shell *s)
 {
+	s->pause_timer.due = on_pause_timer;
 	s->stall_timer.due = on_stall_timer;
 	s->lost_timer.due = on_lost_timer;
 	s->alone_timer.due = on_alone_timer;
@@ -490,26 +447,25 @@ int shell_create(struct loop *loop, const struct shell_options *options, struct 
 	struct shell *s = calloc(1, sizeof(*s));
 	if (s == NULL)
 		return -1;
-	s->seen = input_seq_create();
-	if (s->seen == NULL)
+	if (typing_init(&s->typing) < 0)
 		goto free_shell;
 	const struct spawn_request *request = &options->spawn;
 	if (ring_init(&s->ring, options->ring_bytes, request->cols, request->rows) < 0)
-		goto destroy_seen;
+		goto fini_typing;
 	struct spawn_child child;
 	if (spawn(request, &child, failure) < 0)
 		goto fini_ring;
 
 	assert(strlen(options->id) < sizeof(s->id) && strlen(options->token) < sizeof(s->token));
-	strcpy(s->id, options->id);
-	strcpy(s->token, options->token);
+	snprintf(s->id, sizeof(s->id), "%s", options->id);
+	snprintf(s->token, sizeof(s->token), "%s", options->token);
 	snprintf(s->command, sizeof(s->command), "%s", request->argv[0]);
 	random_bytes(&s->epoch, sizeof(s->epoch));
 	s->epoch |= s->epoch == 0;
 	s->owner = options->owner;
 	s->events = options->events;
 	s->loop = loop;
-	s->pid = child.pid;
+	s->child.pid = child.pid;
 	s->slave = child.slave;
 	s->alone_ms = options->alone_ms;
 	s->linger_ms = options->linger_ms;
@@ -528,8 +484,8 @@ int shell_create(struct loop *loop, const struct shell_options *options, struct 
 
 fini_ring:
 	ring_fini(&s->ring);
-destroy_seen:
-	input_seq_destroy(s->seen);
+fini_typing:
+	typing_fini(&s->typing);
 free_shell:
 	free(s);
 	return -1;
@@ -546,21 +502,21 @@ void shell_destroy(struct shell *s)
 		v->dropped(v);
 	}
 	if (s->state < SHELL_ENDED || s->kill_timer.armed)
-		signal_groups(s, SIGKILL);
-	reap(s);
+		child_signal(&s->child, s->master.fd, SIGKILL);
+	child_reap(&s->child);
 	if (s->start.fd >= 0) {
 		loop_unwatch(s->loop, &s->start);
 		close(s->start.fd);
 	}
 	close_master(s);
 	close_slave(s);
-	struct loop_timer *timers[] = { &s->stall_timer, &s->lost_timer,  &s->alone_timer, &s->unused_timer,
-					&s->quiet_timer, &s->drain_timer, &s->kill_timer };
-	for (size_t i = 0; i < sizeof(timers) / sizeof(*timers); i++)
+	struct loop_timer *timers[] = { &s->pause_timer, &s->stall_timer,  &s->lost_timer,
+					&s->alone_timer, &s->unused_timer, &s->quiet_timer,
+					&s->drain_timer, &s->kill_timer,   NULL };
+	for (size_t i = 0; timers[i] != NULL; i++)
 		loop_timer_clear(timers[i]);
 	list_remove(&s->node);
-	queue_fini(&s->input);
-	input_seq_destroy(s->seen);
+	typing_fini(&s->typing);
 	ring_fini(&s->ring);
 	free(s);
 }

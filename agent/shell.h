@@ -2,22 +2,20 @@
  * how it ended. It lives on after its end until its owner destroys it. Thread: one. */
 #pragma once
 
-#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "agent/child.h"
 #include "agent/flow.h"
 #include "agent/list.h"
 #include "agent/loop.h"
-#include "agent/queue.h"
 #include "agent/ring.h"
 #include "agent/spawn.h"
-#include "wire/input_seq.h"
+#include "agent/typing.h"
 #include "wire/pty_frame.h"
 
 #define SHELL_TOKEN_BYTES_MAX 256
-#define SHELL_INPUT_BYTES_MAX (4u << 20)
 #define SHELL_CELLS_MAX 1000
 
 enum shell_state {
@@ -63,7 +61,8 @@ struct shell_options {
 	uint64_t alone_ms; /* hang up when no holder is attached for so long; 0: never */
 	uint64_t linger_ms;
 	uint64_t stall_ms; /* how long a reader without progress may stop the PTY */
-	uint64_t lost_ms; /* how long output is kept for a holder that was lost, or is yet to come */
+	uint64_t
+		lost_ms; /* how long output is kept for a holder that was lost, or is yet to come */
 	uint64_t unready_ms; /* old dialect: unused() when nobody is ready so long; 0: version 2 */
 	void *owner;
 	const struct shell_events *events;
@@ -74,21 +73,22 @@ struct shell {
 	struct list_node node; /* the owner's */
 	char id[PTY2_ID_BYTES_MAX + 1];
 	char token[SHELL_TOKEN_BYTES_MAX + 1];
-	uint64_t serial; /* the owner's: tells two shells of one id apart */
+	uint64_t serial;     /* the owner's: tells two shells of one id apart */
 	uint64_t process_id; /* the owner's: its name in the old dialect, 0 when it has none */
 	uint64_t parameters; /* the owner's: hash of what it was opened with */
-	char command[64]; /* argv[0], cut, for messages */
+	char command[64];    /* argv[0], cut, for messages */
 	uint64_t epoch;
 	void *owner;
 
 	/* To be read by everybody. */
 	enum shell_state state;
-	pid_t pid;
+	struct child child;
 	struct ring ring;
-	uint64_t fence; /* the highest seen */
+	struct typing typing;        /* to be read: typing.congested */
+	uint64_t fence;              /* the highest seen */
 	struct shell_viewer *holder; /* borrowed; NULL: none */
-	bool ready; /* somebody was ready for the output, or attached */
-	uint8_t exit_kind; /* enum pty2_exit_kind */
+	bool ready;                  /* somebody was ready for the output, or attached */
+	uint8_t exit_kind;           /* enum pty2_exit_kind */
 	uint8_t exit_value;
 
 	/* Its own. */
@@ -97,21 +97,19 @@ struct shell {
 	struct loop_watch master;
 	struct loop_watch start; /* the pipe that tells about the exec */
 	int slave;
-	bool reaped;
 	bool hanging_up;
 	struct list_node viewers;
 	struct flow flow;
-	struct queue input;
-	bool input_congested;
-	struct input_seq *seen;
 	uint64_t alone_ms, linger_ms, stall_ms, lost_ms;
+	size_t burst_bytes;            /* read since the last pause */
+	struct loop_timer pause_timer; /* output comes fast: let it come in larger pieces */
 	struct loop_timer stall_timer; /* the reader makes no progress */
-	struct loop_timer lost_timer; /* the holder does not come back */
+	struct loop_timer lost_timer;  /* the holder does not come back */
 	struct loop_timer alone_timer;
 	struct loop_timer unused_timer; /* not ready in time, or lingered long enough */
-	struct loop_timer quiet_timer; /* draining: nothing came */
-	struct loop_timer drain_timer; /* draining: it never ends */
-	struct loop_timer kill_timer; /* hanging up was not enough */
+	struct loop_timer quiet_timer;  /* draining: nothing came */
+	struct loop_timer drain_timer;  /* draining: it never ends */
+	struct loop_timer kill_timer;   /* hanging up was not enough */
 };
 
 /* Starts the program. Returns 0 and *ret, or -1 and fills failure; -ENOMEM counts as SPAWN_FORK. */
@@ -139,11 +137,11 @@ void shell_viewer_moved(struct shell *s);
 void shell_set_ready(struct shell *s);
 
 /* Takes the bytes whole or not at all; seq 0: without a number. *expected is set for numbered input. */
-enum pty2_verdict shell_input(struct shell *s, const uint8_t client[INPUT_CLIENT_BYTES], uint64_t seq,
-			      const uint8_t *data, size_t size, uint64_t *expected);
+enum pty2_verdict shell_input(struct shell *s, const uint8_t client[INPUT_CLIENT_BYTES],
+			      uint64_t seq, const uint8_t *data, size_t size, uint64_t *expected);
 
 /* For the old dialect, which has no verdict: takes all, so do not read on from the connection while
- * s->input_congested; input_drained() tells when it may go on. */
+ * s->typing.congested; input_drained() tells when it may go on. */
 void shell_type(struct shell *s, const uint8_t *data, size_t size);
 
 /* 1 to SHELL_CELLS_MAX, else ignored. */

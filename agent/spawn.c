@@ -135,7 +135,9 @@ int spawn(const struct spawn_request *request, struct spawn_child *ret,
 		goto close_pipe;
 	}
 	close(ends[1]);
-	*ret = (struct spawn_child){ .pid = pid, .master = master, .slave = slave, .failed = ends[0] };
+	*ret = (struct spawn_child){
+		.pid = pid, .master = master, .slave = slave, .failed = ends[0]
+	};
 	return 0;
 
 close_pipe:

@@ -5,14 +5,14 @@
 #include <sys/types.h>
 
 struct spawn_request {
-	char **argv; /* argv[0] is looked up in the PATH of env */
-	char **env;  /* NAME=VALUE, all of it; NULL at the end, like argv */
+	char **argv;     /* argv[0] is looked up in the PATH of env */
+	char **env;      /* NAME=VALUE, all of it; NULL at the end, like argv */
 	const char *cwd; /* NULL: ours */
 	uint16_t cols, rows;
 };
 
 struct spawn_child {
-	pid_t pid; /* a session leader, the PTY its controlling terminal */
+	pid_t pid;  /* a session leader, the PTY its controlling terminal */
 	int master; /* non-blocking */
 	int slave; /* held by us, so that the master does not hang up while the child has closed it */
 	int failed; /* pipe: a struct spawn_failure comes when the program cannot be run; else its end */

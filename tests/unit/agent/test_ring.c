@@ -35,7 +35,7 @@ static void tell(const struct ring *r, struct ring_cursor *c, size_t max, char *
 static void gives_back_bytes_from_every_offset(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	char told[64];
 	assert_int_equal(ring_init(&r, 8, 80, 24), 0);
 	fill(&r, "0123456789abc"); /* wraps; "56789abc" are held */
@@ -55,7 +55,7 @@ static void gives_back_bytes_from_every_offset(void **state)
 static void cuts_pieces_at_the_maximum(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	char told[64];
 	assert_int_equal(ring_init(&r, 8, 80, 24), 0);
 	fill(&r, "abcdefgh");
@@ -68,7 +68,7 @@ static void cuts_pieces_at_the_maximum(void **state)
 static void a_cursor_is_moved_into_what_is_held(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	assert_int_equal(ring_init(&r, 4, 80, 24), 0);
 	fill(&r, "abcdefgh");
 	assert_int_equal(ring_cursor_at(&r, 0).offset, 4);
@@ -82,7 +82,7 @@ static void a_cursor_is_moved_into_what_is_held(void **state)
 static void sizes_stand_at_their_offset(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	char told[64];
 	assert_int_equal(ring_init(&r, 16, 80, 24), 0);
 	struct ring_cursor live = ring_cursor_at(&r, 0);
@@ -113,7 +113,7 @@ static void sizes_stand_at_their_offset(void **state)
 static void a_reader_at_the_head_sees_two_sizes_at_one_offset(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	char told[64];
 	assert_int_equal(ring_init(&r, 16, 80, 24), 0);
 	struct ring_cursor live = ring_cursor_at(&r, 0);
@@ -129,7 +129,7 @@ static void a_reader_at_the_head_sees_two_sizes_at_one_offset(void **state)
 static void a_size_that_was_overwritten_still_holds(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	char told[64];
 	assert_int_equal(ring_init(&r, 4, 80, 24), 0);
 	struct ring_cursor slow = ring_cursor_at(&r, 0);
@@ -146,7 +146,7 @@ static void a_size_that_was_overwritten_still_holds(void **state)
 static void a_reader_that_stands_at_the_oldest_byte_misses_no_size(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	char told[64];
 	assert_int_equal(ring_init(&r, 4, 80, 24), 0);
 	fill(&r, "ab");
@@ -162,7 +162,7 @@ static void a_reader_that_stands_at_the_oldest_byte_misses_no_size(void **state)
 static void too_many_sizes_push_out_the_oldest_bytes(void **state)
 {
 	(void)state;
-	struct ring r;
+	struct ring r = { 0 };
 	assert_int_equal(ring_init(&r, 1 << 20, 80, 24), 0);
 	for (unsigned i = 0; i < 2 * RING_MARKS_MAX; i++) {
 		assert_int_equal(ring_resize(&r, (uint16_t)(100 + i % 2), 24), 1);
