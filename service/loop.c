@@ -45,6 +45,13 @@ uint64_t loop_now_us(void)
 	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+int64_t loop_wall_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 uv_loop_t *loop_uv(struct loop *l)
 {
 	return &l->uv;
@@ -195,9 +202,7 @@ void loop_second_remove(struct loop *l, struct loop_second *second)
 static void on_second(uv_timer_t *timer)
 {
 	struct loop *l = timer->data;
-	struct timespec wall;
-	clock_gettime(CLOCK_REALTIME, &wall);
-	int64_t wall_ms = (int64_t)wall.tv_sec * 1000 + wall.tv_nsec / 1000000;
+	int64_t wall_ms = loop_wall_ms();
 	uint64_t now_us = loop_now_us();
 	for (struct loop_second *s = l->seconds; s != NULL; s = l->next_second) {
 		l->next_second = s->next; /* corrected by loop_second_remove() */

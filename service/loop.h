@@ -36,6 +36,7 @@ uv_loop_t *loop_uv(struct loop *l);
 struct lws_context *loop_lws(struct loop *l);
 bool loop_is_current(const struct loop *l);
 uint64_t loop_now_us(void); /* monotonic; any thread */
+int64_t loop_wall_ms(void); /* Unix time; any thread */
 
 /* Work of a session that is to be done once the events at hand are read: the flush to its viewers. */
 struct loop_work {

@@ -1,6 +1,8 @@
 /* session_private.h -- the inside of a session, shared by the files that make it up:
- *   session.c         birth, card, references, what other threads may ask
- *   session_state.c   states, provisioning, the tunnel and its loss, the end
+ *   session_card.c    birth, memory, references; the card that other threads read
+ *   session.c         messages from other threads, start and retirement
+ *   session_state.c   states, provisioning, the end
+ *   session_tunnel.c  the far end: attach, output, loss, reconnect
  *   session_input.c   input and signals until the far end has them
  *   session_viewers.c flushes to viewers, flow control, time limits
  * Thread: the session's loop, but where it says otherwise. */

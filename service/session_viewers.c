@@ -19,7 +19,6 @@
 	3 /* a pass may take a quarter of the time: no new one for three times its length */
 #define SHRUNK_BYTES JOURNAL_CHUNK_BYTES /* what an idle session keeps when memory is short */
 #define IDLE_OUTPUT_US 10000000          /* no output for that long: its journal may shrink */
-#define SMALL_JOURNAL_BYTES (4 * JOURNAL_CHUNK_BYTES) /* may grow even when memory is short */
 
 static struct session *of_host(struct viewer_host *host)
 {
