@@ -228,9 +228,10 @@ int session_info(struct session *s, struct session_info *ret)
 	ret->offset = s->state == SESSION_ENDED
 			      ? s->end
 			      : atomic_load_explicit(&s->card_head, memory_order_relaxed);
-	ret->ended_json = copy_or_null(s->ended_json);
+	const char *ended_json = s->state == SESSION_ENDED ? s->ended_json : NULL;
+	ret->ended_json = copy_or_null(ended_json);
 	ret->failed_start = s->failed_start;
-	bool complete = s->ended_json == NULL || ret->ended_json != NULL;
+	bool complete = ended_json == NULL || ret->ended_json != NULL;
 	pthread_mutex_unlock(&s->card_lock);
 	if (complete && ret->subject != NULL && ret->sandbox != NULL && ret->provider != NULL)
 		return 0;
