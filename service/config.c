@@ -95,7 +95,7 @@ static const struct option options[] = {
 	  "of output kept of all sessions" },
 	{ "agent-ring-bytes", AT(agent_ring_bytes), KIND_SIZE, "4M", 64 * K, G, "bytes",
 	  "of output that an agent keeps of a shell" },
-	{ "tick-ms", AT(tick_ms), KIND_UNSIGNED, "25", 1, 1000, "milliseconds",
+	{ "tick-ms", AT(tick_ms), KIND_UNSIGNED, "15", 1, 1000, "milliseconds",
 	  "longest wait of output for a viewer that was just written to" },
 	{ "flow-stall-ms", AT(flow_stall_ms), KIND_UNSIGNED, "2000", 0, 60000, "milliseconds",
 	  "that viewers who stopped reading may hold a session's output" },

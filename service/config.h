@@ -54,7 +54,7 @@ struct config {
 	size_t journal_bytes;         /* 4 MiB a session */
 	size_t journals_total_bytes;  /* 1 GiB for all */
 	size_t agent_ring_bytes;      /* 4 MiB: told to agents */
-	unsigned tick_ms;             /* 25: longest wait of a viewer that was just written to */
+	unsigned tick_ms;             /* 15: longest wait of a viewer that was just written to */
 	unsigned flow_stall_ms;    /* 2000: longest that no viewer's progress may hold a tunnel */
 	unsigned ping_s;           /* 15 */
 	unsigned retry_ms;         /* 1500: SSE retry */

@@ -258,7 +258,7 @@ export class Agent {
         `--mode=${mode}`,
         '--listen=127.0.0.1',
         `--config=${agent.dir}/config.json`,
-        ...(mode === 'client' ? ['--idle-exit=300ms'] : []),
+        ...(mode === 'client' ? ['--idle-exit=300ms', '--linger=1s'] : []),
         ...args,
         ...command,
       ],

@@ -60,7 +60,7 @@ static void has_the_documented_defaults(void **state)
 	assert_true(c->jwt_require_exp);
 	assert_int_equal(c->journal_bytes, 4 << 20);
 	assert_int_equal(c->journals_total_bytes, 1 << 30);
-	assert_int_equal(c->tick_ms, 25);
+	assert_int_equal(c->tick_ms, 15);
 	assert_int_equal(c->max_stream_age_s, 3600);
 	assert_int_equal(c->input_bytes, 1 << 20);
 	assert_int_equal(c->provisioner_threads, 8);
