@@ -43,8 +43,10 @@ static void update_fastest(struct session *s)
 static void acknowledge(struct session *s)
 {
 	if (s->tunnel == NULL || !s->attached || s->transport->acknowledge == NULL ||
-	    s->await_until_us != 0)
+	    s->await_until_us != 0 || s->stopping)
 		return;
+	if (s->viewers.first != NULL && s->slowest == UINT64_MAX)
+		return; /* one has just come: it is not known yet where it is */
 	uint64_t head = journal_head(s->journal);
 	uint64_t ring = s->app->config->agent_ring_bytes;
 	uint64_t slack = ring > RING_SPARE_BYTES ? ring - RING_SPARE_BYTES : 0;
