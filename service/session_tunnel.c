@@ -151,7 +151,8 @@ static void on_output(void *arg, uint64_t offset, const uint8_t *data, size_t si
 		log_error("output lost", "session=%s bytes=%zu text=\"no memory\"", s->id, size);
 		return;
 	}
-	s->idle_us = uv_now(loop_uv(s->loop)) * 1000; /* the loop's own clock: this is done for each message */
+	s->idle_us = uv_now(loop_uv(s->loop)) *
+		     1000; /* the loop's own clock: this is done for each message */
 	check_replayed(s);
 	session_changed(s);
 	session_flow_check(s);
