@@ -15,6 +15,7 @@
 #include "agent/json.h"
 #include "agent/log.h"
 #include "agent/random.h"
+#include "agent/registration.h"
 #include "agent/registry.h"
 #include "agent/server.h"
 #include "agent/version.h"
@@ -126,6 +127,29 @@ void agent_forget(struct agent *agent, struct shell *s)
 {
 	log_debug("shell forgotten shell=%s", s->id);
 	shell_gone(agent, s);
+}
+
+static bool gives_way_before(const struct shell *s, const struct shell *other)
+{
+	if (other == NULL || s->exit_told != other->exit_told)
+		return other == NULL || s->exit_told;
+	return s->ended_ms < other->ended_ms;
+}
+
+bool agent_make_room(struct agent *agent)
+{
+	if (agent->shell_count < AGENT_SHELLS_MAX)
+		return true;
+	struct shell *first = NULL;
+	LIST_FOREACH(node, &agent->shells)
+	{
+		struct shell *s = CONTAINER_OF(node, struct shell, node);
+		if (s->state == SHELL_ENDED && s->process_id == 0 && gives_way_before(s, first))
+			first = s;
+	}
+	if (first != NULL)
+		agent_forget(agent, first);
+	return first != NULL;
 }
 
 static void on_started(struct shell *s)
@@ -268,6 +292,7 @@ void agent_stop(struct agent *agent, int status)
 		  agent->conn_count);
 	agent->stopping = true;
 	agent->status = status;
+	registration_withdraw(agent->registration);
 	server_close(agent);
 	registry_close(agent->registry);
 	LIST_FOREACH(node, &agent->shells)
@@ -298,8 +323,10 @@ static void on_stop_timer(struct loop_timer *t)
 static void on_idle_timer(struct loop_timer *t)
 {
 	struct agent *agent = CONTAINER_OF(t, struct agent, idle_timer);
-	if (agent->options->mode != MODE_SERVER)
-		agent_stop(agent, 0);
+	if (agent->options->mode == MODE_SERVER)
+		return;
+	agent_stop(agent, 0);
+	loop_timer_set(&agent->loop, &agent->stop_timer, STOP_MS);
 }
 
 /* When it stops: closes those who have all they wait for. */
@@ -375,6 +402,7 @@ static int watch_signals(struct agent *agent)
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)signal(SIGHUP, SIG_IGN);
+	(void)signal(SIGCHLD, SIG_DFL); /* ignored by who started us, children end without a word */
 	int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
@@ -410,6 +438,7 @@ int agent_init(struct agent *agent, const struct options *options)
 
 void agent_fini(struct agent *agent)
 {
+	registration_withdraw(agent->registration);
 	server_close(agent);
 	LIST_FOREACH(node, &agent->conns)
 	conn_drop(CONTAINER_OF(node, struct conn, node), false);

@@ -46,6 +46,7 @@ struct agent {
 	int conn_count; /* without the dead */
 	int dead_count;
 	struct registry *registry;         /* owned; NULL: none */
+	struct registration *registration; /* borrowed from main(); NULL: none */
 	const struct agent_runner *runner; /* NULL: no shells of the old dialect */
 	bool had_shells;
 	bool stopping;
@@ -88,6 +89,10 @@ bool agent_is_control_token(const struct agent *agent, const char *token);
 
 /* Destroys a shell; its viewers are told. */
 void agent_forget(struct agent *agent, struct shell *s);
+
+/* True when there is a place for one more shell. If need be, one of version 2 that has ended is forgotten:
+ * of those whose end was told the one that ended first, else of the others. */
+bool agent_make_room(struct agent *agent);
 
 /* Writes 44 characters, URL-safe base64 of 32 random bytes, and a 0. */
 void agent_random_token(char ret[AGENT_TOKEN_CHARS + 1]);

@@ -167,9 +167,9 @@ static void open_shell(struct conn *c, const struct pty_frame *f, const struct w
 		c->opening_created = false;
 		if (s->state != SHELL_STARTING)
 			conn_v2_opened(c);
-	} else if (c->agent->shell_count >= AGENT_SHELLS_MAX) {
+	} else if (!agent_make_room(c->agent)) {
 		fail(c, PTY2_ERR_LIMIT, "too many shells");
-	} else {
+	} else if (c->state == CONN_OPEN) { /* it may have held the shell that gave way */
 		start(c, f, parameters);
 	}
 }
@@ -345,8 +345,12 @@ static bool next(struct conn *c)
 	case RING_END:
 		break;
 	}
-	if (s->state != SHELL_ENDED || c->exit_told)
+	if (s->state != SHELL_ENDED)
 		return false;
+	if (c->exit_told) {
+		shell_exit_told(s); /* we are asked again, so the socket has taken all of it */
+		return false;
+	}
 	send_frame(c, &(struct pty_frame){ .type = PTY2_EXIT,
 					   .exit = { s->ring.head, s->exit_kind, s->exit_value } });
 	c->exit_told = true;

@@ -11,10 +11,12 @@
 #include "agent/log.h"
 #include "agent/meeting.h"
 #include "agent/options.h"
+#include "agent/registration.h"
 #include "agent/registry.h"
 #include "agent/runner.h"
 #include "agent/server.h"
 #include "agent/single.h"
+#include "agent/spawn.h"
 
 #define RUNNER_TRIES 3
 
@@ -133,13 +135,55 @@ static int main_server(struct agent *agent, const struct options *options, struc
 	return status;
 }
 
-/* The agent behind a runner: a process of its own, which tells its fate through ready. */
+/* Forks a process in the background, with a session of its own and nothing of our standard descriptors:
+ * who waits for their end waits for us alone. Returns its process id, 0 in it, or -1 (said); *ret is the
+ * end of a pipe, to read there and to write here. */
+static pid_t fork_background(int *ret)
+{
+	int ends[2];
+	if (pipe2(ends, O_CLOEXEC) != 0) {
+		log_error("pipe: %s", strerror(errno));
+		return -1;
+	}
+	pid_t pid = fork();
+	if (pid == 0) {
+		(void)setsid();
+		redirect_to_null(0, 2);
+	} else if (pid < 0) {
+		log_error("fork: %s", strerror(errno));
+		close(ends[0]);
+	}
+	close(ends[pid == 0 ? 0 : 1]);
+	*ret = ends[pid == 0 ? 1 : 0];
+	return pid;
+}
+
+/* Waits for the fate of a process in the background, which it tells through the pipe: why it failed, or
+ * a 0 and then text for us. Returns 0 with that, or -1 (said). */
+static int await_background(int pipe_end, char ret[AGENT_HANDSHAKE_BYTES_MAX])
+{
+	char text[AGENT_HANDSHAKE_BYTES_MAX + 1] = "agent ended at once";
+	size_t size = 0;
+	ssize_t got;
+	while (size < sizeof(text) - 1 &&
+	       (got = read(pipe_end, text + size, sizeof(text) - 1 - size)) > 0)
+		size += (size_t)got;
+	close(pipe_end);
+	if (size > 0)
+		text[size] = '\0';
+	if (text[0] != '\0') {
+		log_error("%s", text);
+		return -1;
+	}
+	memcpy(ret, text + 1, AGENT_HANDSHAKE_BYTES_MAX);
+	return 0;
+}
+
+/* The agent behind a runner. */
 static int main_background(struct agent *agent, const struct options *options,
 			   struct meeting *meeting, int ready)
 {
 	char text[RUNNER_TEXT_BYTES];
-	(void)setsid();
-	redirect_to_null(0, 2);
 	if (begin_registry(agent, options, meeting, text) < 0) {
 		(void)!write(ready, text, strlen(text));
 		return 1;
@@ -157,27 +201,14 @@ static int main_background(struct agent *agent, const struct options *options,
 static int start_background(struct agent *agent, const struct options *options,
 			    struct meeting *meeting, int *status)
 {
-	int ends[2];
-	if (pipe2(ends, O_CLOEXEC) != 0) {
-		log_error("pipe: %s", strerror(errno));
-		return -1;
-	}
-	pid_t pid = fork();
+	int pipe_end;
+	char nothing[AGENT_HANDSHAKE_BYTES_MAX];
+	pid_t pid = fork_background(&pipe_end);
 	if (pid == 0) {
-		close(ends[0]);
-		*status = main_background(agent, options, meeting, ends[1]);
+		*status = main_background(agent, options, meeting, pipe_end);
 		return 1;
 	}
-	close(ends[1]);
-	char text[RUNNER_TEXT_BYTES] = "agent ended at once";
-	ssize_t size = pid > 0 ? read(ends[0], text, sizeof(text) - 1) : -1;
-	close(ends[0]);
-	if (size == 1 && text[0] == '\0')
-		return 0;
-	if (size > 0)
-		text[size] = '\0';
-	log_error("%s", text);
-	return -1;
+	return pid > 0 ? await_background(pipe_end, nothing) : -1;
 }
 
 /* Returns a connection to the agent, started if need be; -1 (said), or -2 in the background process. */
@@ -223,6 +254,60 @@ static int main_client(struct agent *agent, const struct options *options, struc
 	return status < 0 ? 1 : status;
 }
 
+/* The agent of a registration, in the background. */
+static int main_registered(struct agent *agent, const struct options *options,
+			   struct registration *registration, int ready)
+{
+	char text[RUNNER_TEXT_BYTES], line[1 + AGENT_HANDSHAKE_BYTES_MAX] = "";
+	if (begin(agent, options, text) < 0) {
+		(void)!write(ready, text, strlen(text));
+		return 1;
+	}
+	int status = 1;
+	agent->registration = registration;
+	agent_handshake(agent, NULL, line + 1);
+	int rc = registration_publish(registration, line + 1);
+	if (rc < 0) {
+		int size = snprintf(text, sizeof(text), "%.160s: %s", options->registration,
+				    strerror(-rc));
+		(void)!write(ready, text, (size_t)size);
+	} else {
+		(void)!write(ready, line, 1 + strlen(line + 1));
+		close(ready);
+		status = agent_run(agent);
+	}
+	agent_fini(agent);
+	return status;
+}
+
+/* Prints the handshake of the agent that runs for the registration, or starts it. */
+static int main_starter(struct agent *agent, const struct options *options)
+{
+	struct registration registration;
+	char line[AGENT_HANDSHAKE_BYTES_MAX];
+	close_from(3); /* nobody shall wait for what we got without our knowledge */
+	int rc = registration_find(&registration, options->registration, line);
+	if (rc < 0) {
+		const char *why = strerror(-rc);
+		if (rc == -EPERM)
+			why = "it, its .lock and its directory must be ours, not open to others and no links";
+		else if (rc == -ETIMEDOUT)
+			why = "its agent does not come up, or does not end";
+		log_error("%.160s: %s", options->registration, why);
+		return 1;
+	}
+	int pipe_end, status = 0;
+	pid_t pid = rc == REGISTRATION_FREE ? fork_background(&pipe_end) : 1;
+	if (pid == 0)
+		status = main_registered(agent, options, &registration, pipe_end);
+	registration_fini(&registration);
+	if (pid == 0)
+		return status;
+	if (rc == REGISTRATION_FREE && (pid < 0 || await_background(pipe_end, line) < 0))
+		return 1;
+	return print(line) == 0 ? 0 : 1;
+}
+
 static int with_meeting(struct agent *agent, const struct options *options,
 			int (*run)(struct agent *, const struct options *, struct meeting *))
 {
@@ -250,7 +335,8 @@ int main(int argc, char **argv)
 	log_set_debug(options.debug);
 	switch (options.mode) {
 	case MODE_AGENT:
-		status = main_agent(&agent, &options);
+		status = options.registration != NULL ? main_starter(&agent, &options)
+						      : main_agent(&agent, &options);
 		break;
 	case MODE_SINGLE:
 		status = main_single(&agent, &options);

@@ -6,17 +6,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "agent/own.h"
 
 #define SOCKET_NAME "agent.sock"
 #define LOCK_NAME "lock"
 #define LOCK_WAIT_MS 10000
-#define LOCK_STEP_MS 20
 #define BACKLOG 64
 
 /* Makes the parents of path, as the original does; what cannot be made shows when path is opened. */
@@ -41,18 +40,10 @@ int meeting_init(struct meeting *m, const struct options *options)
 	int rc = 0;
 	if (mkdir(path, 0700) != 0 && errno != EEXIST)
 		rc = -errno;
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && rc == 0)
-		rc = errno == ELOOP || errno == ENOTDIR ? -EPERM : -errno;
+	int fd = own_directory(path, S_IRWXG | S_IRWXO);
 	free(path);
-	struct stat status;
-	if (fd >= 0 && (fstat(fd, &status) != 0 || status.st_uid != geteuid() ||
-			(status.st_mode & (S_IRWXG | S_IRWXO)) != 0)) {
-		close(fd);
-		return -EPERM;
-	}
 	if (fd < 0)
-		return rc;
+		return fd != -EPERM && rc < 0 ? rc : fd;
 	*m = (struct meeting){ .directory = fd, .lock = -1 };
 	return 0;
 }
@@ -68,12 +59,10 @@ int meeting_lock(struct meeting *m)
 	int fd = openat(m->directory, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; waited += LOCK_STEP_MS) {
-		if ((errno != EWOULDBLOCK && errno != EINTR) || waited > LOCK_WAIT_MS) {
-			close(fd);
-			return -ETIMEDOUT;
-		}
-		nanosleep(&(struct timespec){ .tv_nsec = LOCK_STEP_MS * 1000000L }, NULL);
+	int rc = own_lock(fd, LOCK_WAIT_MS);
+	if (rc < 0) {
+		close(fd);
+		return rc;
 	}
 	m->lock = fd;
 	return 0;

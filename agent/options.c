@@ -29,9 +29,12 @@ static const char usage[] =
 	"  --env NAME=VALUE         for the command; may be given again\n"
 	"  --config FILE            the agent of mode client and server is found beside this file;\n"
 	"                           default in /tmp/ptycast-UID\n"
+	"  --registration FILE      mode agent: print the handshake of the agent that runs for FILE, or\n"
+	"                           start it in the background\n"
 	"  --inactivity-deadline T  end a shell that no client was ready for; default 60s\n"
 	"  --alone T                hang up a version 2 shell without a holder; 0 never; default 10m\n"
-	"  --linger T               keep output and status of an ended shell; default 10m\n"
+	"  --linger T               keep output and status of an ended shell, from when its status was\n"
+	"                           told; until then for the longer of this and --alone; default 10m\n"
 	"  --idle-exit T            end an agent that has no shell; default 60s\n"
 	"  --ring-bytes N           output kept for each shell; default 4194304\n"
 	"  --reader-stall T         how long a reader without progress may stop the terminal; default 2s\n"
@@ -79,6 +82,7 @@ static const struct flag flags[] = {
 	{ "ping-timeout", KIND_TIME, AT(dead_ms), 100, DAY_MS },
 	{ "port", KIND_NUMBER, AT(port), 0, 65535 },
 	{ "reader-stall", KIND_TIME, AT(stall_ms), 0, DAY_MS },
+	{ "registration", KIND_TEXT, AT(registration), 0, 0 },
 	{ "ring-bytes", KIND_NUMBER, AT(ring_bytes), OPTIONS_RING_BYTES_MIN,
 	  OPTIONS_RING_BYTES_MAX },
 	{ "rows", KIND_NUMBER, AT(rows), 1, SHELL_CELLS_MAX },
@@ -339,6 +343,10 @@ enum options_verdict options_parse(int argc, char **argv, struct options *ret, i
 	if (find_mode(&o) < 0) {
 		fputs(usage, stdout);
 		*status = 1; /* as the original */
+		goto free_token;
+	}
+	if (o.registration != NULL && o.mode != MODE_AGENT) {
+		fprintf(stderr, "flag -registration is for mode agent\n%s", usage);
 		goto free_token;
 	}
 	o.command = argv + at;

@@ -15,10 +15,11 @@ enum mode {
 
 struct options {
 	enum mode mode;
-	char *token;  /* NULL: random. A copy, owned, wiped from argv and environment */
-	char *listen; /* NULL: all interfaces */
-	char *config; /* NULL: none given */
-	char *cwd;    /* NULL: as it is */
+	char *token;        /* NULL: random. A copy, owned, wiped from argv and environment */
+	char *listen;       /* NULL: all interfaces */
+	char *config;       /* NULL: none given */
+	char *registration; /* NULL: none; mode agent alone */
+	char *cwd;          /* NULL: as it is */
 	bool debug;
 	uint64_t port;       /* 0: any */
 	uint64_t cols, rows; /* 1 to SHELL_CELLS_MAX */

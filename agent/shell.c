@@ -22,6 +22,7 @@
 #define QUIET_MS 200  /* after the child's end: so long without output is the end of output */
 #define DRAIN_MS 5000 /* a background program that writes on and on is cut here */
 #define KILL_AFTER_MS 2000
+#define FOR_EVER UINT64_MAX
 
 static const struct {
 	const char *name;
@@ -141,6 +142,25 @@ static void on_lost_timer(struct loop_timer *t)
 	guard_others(CONTAINER_OF(t, struct shell, lost_timer));
 }
 
+/* How it ended is kept as long as it might have gone on alone, until somebody knows. */
+static void keep_ended(struct shell *s)
+{
+	uint64_t ms = s->exit_told ? s->linger_ms : s->untold_ms;
+	if (ms == FOR_EVER)
+		loop_timer_clear(&s->unused_timer);
+	else
+		loop_timer_set(s->loop, &s->unused_timer, ms);
+}
+
+static uint64_t untold_ms(const struct shell_options *options)
+{
+	if (options->unready_ms > 0) /* old dialect */
+		return options->linger_ms;
+	if (options->alone_ms == 0)
+		return FOR_EVER;
+	return options->linger_ms > options->alone_ms ? options->linger_ms : options->alone_ms;
+}
+
 static void finish(struct shell *s)
 {
 	loop_timer_clear(&s->pause_timer);
@@ -156,8 +176,9 @@ static void finish(struct shell *s)
 	if (!s->kill_timer.armed)
 		child_reap(&s->child);
 	enter(s, SHELL_ENDED);
+	s->ended_ms = loop_now_ms();
 	if (s->ready || !s->unused_timer.armed)
-		loop_timer_set(s->loop, &s->unused_timer, s->linger_ms);
+		keep_ended(s);
 	tell_viewers(s);
 	if (s->ready)
 		s->events->over(s);
@@ -402,7 +423,7 @@ void shell_set_ready(struct shell *s)
 		return;
 	s->ready = true;
 	if (s->state == SHELL_ENDED)
-		loop_timer_set(s->loop, &s->unused_timer, s->linger_ms);
+		keep_ended(s);
 	else
 		loop_timer_clear(&s->unused_timer);
 	if (s->flow.guard == FLOW_UNREAD)
@@ -410,6 +431,14 @@ void shell_set_ready(struct shell *s)
 	tell_viewers(s);
 	if (s->state == SHELL_ENDED)
 		s->events->over(s);
+}
+
+void shell_exit_told(struct shell *s)
+{
+	if (s->exit_told)
+		return;
+	s->exit_told = true;
+	keep_ended(s);
 }
 
 /* --- birth and death --- */
@@ -469,6 +498,7 @@ int shell_create(struct loop *loop, const struct shell_options *options, struct 
 	s->slave = child.slave;
 	s->alone_ms = options->alone_ms;
 	s->linger_ms = options->linger_ms;
+	s->untold_ms = untold_ms(options);
 	s->stall_ms = options->stall_ms;
 	s->lost_ms = options->lost_ms;
 	list_init(&s->node);

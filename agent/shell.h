@@ -49,7 +49,7 @@ struct shell_events {
 	void (*failed)(struct shell *s, const struct spawn_failure *failure);
 	/* It ended, and somebody was ready for its output; told once. */
 	void (*over)(struct shell *s);
-	/* Nobody asked for it in time: a shell without ready, or an ended one after its linger time. */
+	/* Nobody asked for it in time: a shell without ready, or an ended one that was kept long enough. */
 	void (*unused)(struct shell *s);
 };
 
@@ -59,7 +59,8 @@ struct shell_options {
 	struct spawn_request spawn; /* borrowed for the call */
 	size_t ring_bytes;
 	uint64_t alone_ms; /* hang up when no holder is attached for so long; 0: never */
-	uint64_t linger_ms;
+	uint64_t
+		linger_ms; /* an ended one is kept so long; version 2: from when its end was told */
 	uint64_t stall_ms; /* how long a reader without progress may stop the PTY */
 	uint64_t
 		lost_ms; /* how long output is kept for a holder that was lost, or is yet to come */
@@ -90,6 +91,8 @@ struct shell {
 	bool ready;                  /* somebody was ready for the output, or attached */
 	uint8_t exit_kind;           /* enum pty2_exit_kind */
 	uint8_t exit_value;
+	uint64_t ended_ms; /* when it entered SHELL_ENDED */
+	bool exit_told;    /* a holder was told exit_kind and exit_value */
 
 	/* Its own. */
 	const struct shell_events *events;
@@ -101,6 +104,7 @@ struct shell {
 	struct list_node viewers;
 	struct flow flow;
 	uint64_t alone_ms, linger_ms, stall_ms, lost_ms;
+	uint64_t untold_ms;            /* as linger_ms, while exit_told is false */
 	size_t burst_bytes;            /* read since the last pause */
 	struct loop_timer pause_timer; /* output comes fast: let it come in larger pieces */
 	struct loop_timer stall_timer; /* the reader makes no progress */
@@ -143,6 +147,9 @@ enum pty2_verdict shell_input(struct shell *s, const uint8_t client[INPUT_CLIENT
 /* For the old dialect, which has no verdict: takes all, so do not read on from the connection while
  * s->typing.congested; input_drained() tells when it may go on. */
 void shell_type(struct shell *s, const uint8_t *data, size_t size);
+
+/* The holder's socket has taken how it ended. */
+void shell_exit_told(struct shell *s);
 
 /* 1 to SHELL_CELLS_MAX, else ignored. */
 void shell_resize(struct shell *s, uint16_t cols, uint16_t rows);

@@ -64,7 +64,7 @@ close_master:;
 	return -1;
 }
 
-static void close_from(int first)
+void close_from(int first)
 {
 	if (syscall(SYS_close_range, (unsigned)first, ~0U, 0U) == 0)
 		return;

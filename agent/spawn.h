@@ -30,6 +30,9 @@ struct spawn_failure {
 	int error; /* errno */
 };
 
+/* Closes all descriptors from first on. */
+void close_from(int first);
+
 /* Makes the PTY and forks. Returns 0 and fills ret, whose descriptors are the caller's; or -1 and
  * fills failure. Does not wait for the exec: see spawn_child.failed. */
 int spawn(const struct spawn_request *request, struct spawn_child *ret,

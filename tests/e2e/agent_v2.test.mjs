@@ -1,7 +1,9 @@
 // agent_v2.test.mjs -- version 2 of the agent: opening, attaching at an offset, sizes, signals, fencing,
 // and how shells end.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { createServer, request as httpRequest } from 'node:http';
 import { connect } from 'node:net';
 import { constants } from 'node:os';
 import { after, before, test } from 'node:test';
@@ -374,6 +376,75 @@ test('ended shells are forgotten after their linger time, and who is attached is
   await assertError(late, ERR.NO_SHELL);
 });
 
+/** A shell that nobody held and that has ended. */
+async function openUnheld(on, settings) {
+  const t = await Tunnel.connect(on);
+  const id = randomId();
+  t.send(encode.open({ id, command: ['sh', '-c', 'echo last; exit 3'], ...settings }));
+  const { pid } = await t.frame('opened');
+  await until(() => !isRunning(pid), 'end of a shell without a holder');
+  await t.leave();
+  return id;
+}
+
+/** Comes back when a shell that ends now, told, would be forgotten after seconds. */
+async function linger(on, seconds) {
+  const t = await Tunnel.open(on, { command: ['true'], linger: seconds, alone: 600 });
+  await t.frame('exit');
+  assert.equal((await within(t.closed, 'close')).reason, 'forgotten');
+}
+
+test('how a shell ended is kept for as long as it might be alone, until a holder was told; then for linger', async () => {
+  const long = await openUnheld(agent, { linger: 1, alone: 600 });
+  const short = await openUnheld(agent, { linger: 1, alone: 1 });
+  await linger(agent, 2);
+  const late = await Tunnel.connect(agent);
+  late.send(encode.attach({ id: short }));
+  await assertError(late, ERR.NO_SHELL);
+  const t = await Tunnel.connect(agent);
+  await t.attach({ id: long });
+  assert.equal((await t.frame('exit')).value, 3);
+  assert.equal(t.text, 'last\r\n');
+  assert.deepEqual(await within(t.closed, 'close'), { code: 1000, reason: 'forgotten' });
+});
+
+test('a told shell lingers for a time of its own, also when its holder went', async () => {
+  const id = await openUnheld(agent, { linger: 1, alone: 600 });
+  const t = await Tunnel.connect(agent);
+  await t.attach({ id });
+  await t.frame('exit');
+  await t.leave();
+  await linger(agent, 2);
+  const late = await Tunnel.connect(agent);
+  late.send(encode.attach({ id }));
+  await assertError(late, ERR.NO_SHELL);
+});
+
+test('with --alone=0 how a shell ended is kept until a holder was told', async () => {
+  const patient = await Agent.start(['--alone=0', '--linger=1s']);
+  const id = await openUnheld(patient, {});
+  await linger(patient, 2);
+  const t = await Tunnel.connect(patient);
+  await t.attach({ id });
+  assert.equal((await t.frame('exit')).value, 3);
+  assert.deepEqual(await within(t.closed, 'close'), { code: 1000, reason: 'forgotten' });
+  await patient.stop();
+});
+
+test('a holder whose socket is full has not been told', async () => {
+  const quick = await Agent.start(['--reader-stall=100ms']);
+  const size = 32 << 20; // more than sockets hold
+  const t = await Tunnel.open(quick, { command: [patternProgram, 'bytes', String(size), 'exit', '7'], linger: 1, alone: 600 });
+  t.stall();
+  await until(() => !isRunning(t.openedFrame.pid), 'end of the shell');
+  await linger(quick, 2);
+  await t.cut();
+  const late = await Tunnel.connect(quick);
+  await late.attach({ id: t.id });
+  assert.equal((await late.frame('exit')).value, 7);
+  await quick.stop();
+});
+
 test('CLOSE hangs up; who ignores it is killed', async () => {
   const polite = await open({ command: ['cat'] });
   polite.send(encode.close());
@@ -436,6 +507,92 @@ test('64 shells and no more; a 65th is refused, and another agent lives', async 
   assert.deepEqual(await full.stop(), { code: 0, signal: null });
 });
 
+test('when there are 64 shells the longest ended one gives way, first of those that were told', async () => {
+  const full = await Agent.start();
+  const untold = [await openUnheld(full, {}), await openUnheld(full, {})];
+  const told = [];
+  for (let i = 0; i < 2; i++) {
+    const t = await Tunnel.open(full, { command: ['true'] });
+    await t.frame('exit');
+    told.push(t); // still attached
+  }
+  const t = await Tunnel.connect(full);
+  const openCat = async (id) => {
+    t.send(encode.open({ id, command: ['cat'] }));
+    return t.frame('opened');
+  };
+  for (let i = 4; i < 64; i++) await openCat(`s${i}`);
+  const missing = async (id) => {
+    const late = await Tunnel.connect(full);
+    late.send(encode.attach({ id }));
+    await assertError(late, ERR.NO_SHELL);
+  };
+
+  await openCat('one');
+  assert.deepEqual(await within(told[0].closed, 'close'), { code: 1000, reason: 'forgotten' });
+  assert.equal(told[1].close, undefined);
+  await openCat('two');
+  assert.deepEqual(await within(told[1].closed, 'close'), { code: 1000, reason: 'forgotten' });
+  await openCat('three');
+  await missing(untold[0]);
+  const last = await Tunnel.connect(full);
+  await last.attach({ id: untold[1] });
+  await last.frame('exit');
+  last.send(encode.open({ id: 'four', command: ['cat'] })); // in the place of its own
+  assert.deepEqual(await within(last.closed, 'close'), { code: 1000, reason: 'forgotten' });
+  await openCat('four');
+  await t.attach({ id: 'one' });
+  t.send(encode.open({ id: 'five', command: ['cat'] }));
+  await assertError(t, ERR.LIMIT);
+  const other = await Tunnel.connect(full); // nobody was harmed
+  await other.attach({ id: 'three' });
+  await other.input('still\r');
+  await other.sees('still');
+  await full.stop();
+});
+
+test('an agent behind a reverse proxy: another Host, a prefix that the proxy strips, headers of its own', async () => {
+  const proxy = createServer();
+  const upstream = (request) => ({
+    host: '127.0.0.1', port: agent.port, method: request.method, path: request.url.replace(/^\/prefix/, ''),
+    headers: {
+      ...request.headers, host: '8000-box.example.com', via: '1.1 edge', 'x-forwarded-for': '192.0.2.1',
+      'x-forwarded-host': 'box.example.com', 'x-forwarded-proto': 'https', forwarded: 'for=192.0.2.1;proto=https',
+    },
+  });
+  proxy.on('request', (request, response) => {
+    httpRequest(upstream(request), (answer) => {
+      response.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(response);
+    }).end();
+  });
+  proxy.on('upgrade', (request, socket, head) => {
+    const up = httpRequest(upstream(request));
+    up.on('upgrade', (answer, far, first) => {
+      const lines = Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join('')}\r\n`);
+      socket.write(first);
+      far.write(head);
+      far.pipe(socket).pipe(far);
+      for (const s of [far, socket]) s.on('error', () => {});
+    });
+    up.end();
+  });
+  proxy.listen(0, '127.0.0.1');
+  await within(once(proxy, 'listening'), 'listening');
+  const { port } = proxy.address();
+  const health = await fetch(`http://127.0.0.1:${port}/prefix/health`);
+  assert.deepEqual([health.status, await health.text()], [200, 'OK']);
+  const t = await Tunnel.open({ ...agent, port, control: agent.control }, { command: ['cat'] }, { path: '/prefix/ws/client?v=2' });
+  await t.input('through\r');
+  await t.sees('through\r\nthrough');
+  assert.equal(t.upgrade.headers['ptycast-agent-instance'], agent.handshake.instance);
+  t.send(encode.close());
+  await t.frame('exit');
+  await t.leave();
+  proxy.close();
+});
+
 test('connections beyond 64 are refused; one that shows no token gives way', async () => {
   const full = await Agent.start();
   const idle = Array.from({ length: 64 }, () => connect(full.port, '127.0.0.1').on('error', () => {}));
@@ -486,6 +643,14 @@ test('the agent survives who started it, without its terminal and pipes', async 
   assert.equal(t.text, 'alive\r\n');
   for (const fd of [0, 1, 2]) assert.equal(readlinkSync(`/proc/${orphan.child.pid}/fd/${fd}`), '/dev/null');
   await orphan.stop();
+});
+
+test('who started the agent may ignore signals; the ends of shells are noticed all the same', async () => {
+  const stubborn = await Agent.start([], { prefix: ['env', '--ignore-signal=CHLD,TERM'] });
+  const t = await Tunnel.open(stubborn, { command: ['sh', '-c', 'exit 3'] });
+  assert.equal((await t.frame('exit')).value, 3);
+  await t.leave();
+  assert.deepEqual(await stubborn.stop(), { code: 0, signal: null });
 });
 
 test('the agent ends after its last shell was forgotten, and when it never had one', async () => {

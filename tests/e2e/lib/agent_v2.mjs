@@ -10,6 +10,7 @@ import { DEADLINE_MS, within } from './wait.mjs';
 
 export const AGENT = program('ptycast-agent');
 export const OLDEST = 2n ** 64n - 1n;
+const PATH = '/ws/client?v=2';
 
 export const TYPE = {
   OPEN: 0x10, ATTACH: 0x11, INPUT: 0x12, RESIZE: 0x13, SIGNAL: 0x14, ACK: 0x15, CLOSE: 0x16, FORGET: 0x17,
@@ -151,7 +152,7 @@ export class Tunnel {
     return t;
   }
 
-  constructor(agent, { token = agent.control, ackEvery = 128 * 1024, onBytes, headers = {} } = {}) {
+  constructor(agent, { token = agent.control, ackEvery = 128 * 1024, onBytes, headers = {}, path = PATH } = {}) {
     this.frames = [];
     this.chunks = []; // {offset, bytes}
     this.gaps = []; // {expected, offset}
@@ -160,8 +161,7 @@ export class Tunnel {
     this.ackEvery = ackEvery; // 0: never
     this.onBytes = onBytes; // (offset, bytes): takes the output in place of chunks
     this.waiters = new Set();
-    const url = `ws://127.0.0.1:${agent.port}/ws/client?v=2`;
-    this.ws = new WebSocket(url, { headers: { 'Ptycast-Token': token, ...headers } });
+    this.ws = new WebSocket(`ws://127.0.0.1:${agent.port}${path}`, { headers: { 'Ptycast-Token': token, ...headers } });
     this.ws.on('upgrade', (response) => (this.upgrade = response));
     this.ws.on('message', (data, binary) => this.#take(data, binary));
     this.closed = new Promise((resolve) => {

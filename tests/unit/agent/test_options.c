@@ -91,6 +91,22 @@ static void reads_flags_as_go_does(void **state)
 	assert_string_equal(o.command[0], "-");
 }
 
+static void registers_in_mode_agent_alone(void **state)
+{
+	(void)state;
+	struct options o;
+	int status;
+	const char *const right[] = { "agent", "--registration=/a/b", "--mode=agent", NULL };
+	assert_int_equal(parse(right, &o, &status), OPTIONS_RUN);
+	assert_string_equal(o.registration, "/a/b");
+	const char *const without[] = { "agent", "--mode=agent", NULL };
+	assert_int_equal(parse(without, &o, &status), OPTIONS_RUN);
+	assert_null(o.registration);
+	const char *const wrong[] = { "agent", "--registration=/a/b", "--token=x", "sh", NULL };
+	assert_int_equal(parse(wrong, &o, &status), OPTIONS_EXIT);
+	assert_int_equal(status, 2);
+}
+
 static void takes_the_token_out_of_sight(void **state)
 {
 	(void)state;
@@ -161,6 +177,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_the_durations_of_go),
 		cmocka_unit_test(reads_flags_as_go_does),
+		cmocka_unit_test(registers_in_mode_agent_alone),
 		cmocka_unit_test(takes_the_token_out_of_sight),
 		cmocka_unit_test(merges_environments),
 		cmocka_unit_test(escapes_json_as_go_does),
