@@ -21,6 +21,7 @@ struct tunnel {
 	uint8_t *open_frame, *attach_frame;
 	size_t open_size, attach_size;
 	uint64_t instance;
+	bool behind_gateway;  /* which may refuse, too: then it is not known who did */
 	uint64_t next_offset; /* expected */
 	uint64_t acked;
 	/* The message that is coming in: DATA goes on at once, others are collected. */
@@ -226,7 +227,7 @@ static void on_ended(void *arg, enum ws_client_end end, unsigned code, const cha
 				 "attached by another service");
 	else if (end == WS_CLIENT_NOBODY)
 		t->events->ended(t->arg, TUNNEL_GONE, 0, "the agent is gone");
-	else if (end == WS_CLIENT_REFUSED && (code == 401 || code == 400))
+	else if (end == WS_CLIENT_REFUSED && (code == 401 || code == 400) && !t->behind_gateway)
 		t->events->ended(t->arg, TUNNEL_GONE, 0, "another agent is at that address");
 	else
 		t->events->ended(t->arg, TUNNEL_LOST, 0, text);
@@ -336,15 +337,22 @@ static int create(const struct tunnel_params *p, struct tunnel **ret, struct err
 		goto out;
 	t->events = p->events;
 	t->arg = p->arg;
+	t->behind_gateway = p->headers_count > 0;
 	rc = encode_opening(t, p);
 	if (rc < 0)
 		goto out;
+	struct ws_header headers[1 + TUNNEL_HEADERS_MAX];
+	size_t headers_count = 0;
+	for (; headers_count < p->headers_count; headers_count++)
+		headers[headers_count] = p->headers[headers_count];
+	if (p->token != NULL)
+		headers[headers_count++] = (struct ws_header){ "ptycast-token:", p->token };
 	struct ws_client_params params = {
 		.uv = p->uv,
 		.lws = p->lws,
 		.url = url,
-		.header_name = "ptycast-token:",
-		.header_value = p->token,
+		.headers = headers,
+		.headers_count = headers_count,
 		.events = &client_events,
 		.arg = t,
 	};

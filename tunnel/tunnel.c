@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static const struct tunnel_ops *const transports[] = { &tunnel_agent, &tunnel_pty_tunnel };
+static const struct tunnel_ops *const transports[] = { &tunnel_agent, &tunnel_pty_tunnel,
+						       &tunnel_raw };
 
 const struct tunnel_ops *tunnel_find(const char *name)
 {

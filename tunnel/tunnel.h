@@ -13,6 +13,7 @@
 #include "wire/pty_frame.h"
 
 struct lws_context;
+struct ws_header;
 struct tunnel;
 
 enum tunnel_end {
@@ -45,13 +46,17 @@ struct tunnel_events {
 	void (*ended)(void *arg, enum tunnel_end end, uint64_t fence, const char *text);
 };
 
+#define TUNNEL_HEADERS_MAX 3
+
 struct tunnel_params {
 	uv_loop_t *uv;
 	struct lws_context *lws;
 	const char *url;
-	const char *token; /* NULL: none; a secret */
-	const char *shell; /* the shell's id; transport agent */
-	bool open;         /* open the shell first, if it is not there */
+	const char *token;               /* NULL: none; a secret */
+	const struct ws_header *headers; /* of the gateway in between: secrets */
+	size_t headers_count;            /* at most TUNNEL_HEADERS_MAX */
+	const char *shell;               /* the shell's id; transport agent */
+	bool open;                       /* open the shell first, if it is not there */
 	const char *const *command,
 		*const *env; /* NULL-terminated or NULL; open only, as are these: */
 	const char *cwd;     /* NULL: the agent's */
@@ -65,9 +70,10 @@ struct tunnel_params {
 };
 
 struct tunnel_ops {
-	const char *name; /* "agent", "pty-tunnel" */
+	const char *name; /* "agent", "pty-tunnel", "raw" */
 	bool resends; /* an input that was sent on a lost tunnel may be sent again: the far end drops repeats */
-	bool keeps; /* its epoch outlives the connection */
+	bool keeps;       /* its epoch outlives the connection */
+	bool readdressed; /* each connection needs an address of its own from the provider */
 	bool signals;
 
 	/* Starts to connect; p is copied as far as needed. */
@@ -75,6 +81,7 @@ struct tunnel_ops {
 	/* 0: input_done() will come; -EAGAIN: the socket is behind, try again later; -ENOTCONN. */
 	int (*input)(struct tunnel *t, uint64_t request, const uint8_t client[INPUT_CLIENT_BYTES],
 		     uint64_t seq, const uint8_t *bytes, size_t size);
+	/* -ENOTSUP: not by this socket; the provider may have another way. */
 	int (*resize)(struct tunnel *t, uint16_t cols, uint16_t rows);
 	int (*signal)(struct tunnel *t, uint64_t request, int number);
 	void (*pause)(struct tunnel *t, bool pause); /* of reading */
@@ -90,5 +97,6 @@ struct tunnel_ops {
 
 extern const struct tunnel_ops tunnel_agent;
 extern const struct tunnel_ops tunnel_pty_tunnel;
+extern const struct tunnel_ops tunnel_raw;
 
 const struct tunnel_ops *tunnel_find(const char *name); /* NULL when there is none of that name */

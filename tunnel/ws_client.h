@@ -1,5 +1,6 @@
 /* ws_client.h -- one outgoing WebSocket on a loop: libwebsockets with the name resolved beforehand
- * (its own resolving blocks the loop). Thread: the loop's. */
+ * (its own resolving blocks the loop). The addresses of a name are tried one after the other, until a
+ * connection stands. Thread: the loop's. */
 #pragma once
 
 #include <stdbool.h>
@@ -38,12 +39,18 @@ struct ws_client_events {
 	void (*ended)(void *arg, enum ws_client_end end, unsigned code, const char *text);
 };
 
+struct ws_header {
+	const char *name; /* lower case, with a colon: "ptycast-token:" */
+	const char *value;
+};
+#define WS_CLIENT_HEADERS_MAX 4
+
 struct ws_client_params {
 	uv_loop_t *uv;
 	struct lws_context *lws;
-	const char *url;         /* ws:// or wss:// */
-	const char *header_name; /* NULL, or one more request header, "ptycast-token:" */
-	const char *header_value;
+	const char *url;                 /* ws:// or wss:// */
+	const struct ws_header *headers; /* more request headers; values are secrets; copied */
+	size_t headers_count;            /* at most WS_CLIENT_HEADERS_MAX */
 	const struct ws_client_events *events; /* static */
 	void *arg;
 };
