@@ -48,7 +48,7 @@ agent_cflags := $(filter-out -g,$(base)) -Os -ffunction-sections -fdata-sections
 agent_ldflags := -static -Wl,--gc-sections -s
 
 # Asked once, and only when something is compiled or linked.
-packages := libmicrohttpd libwebsockets libuv libjwt jansson libsodium sqlite3
+packages := libmicrohttpd libwebsockets libuv libjwt jansson libsodium sqlite3 libcurl
 lib_cflags = $(eval lib_cflags := $$(shell pkg-config --cflags $(packages)))$(lib_cflags)
 libs = $(eval libs := $$(shell pkg-config --libs $(packages)))$(libs)
 

@@ -373,7 +373,8 @@ static void look_for_the_end(struct agent *agent)
 		if (agent->conn_count == 0 && all_shells_ended(agent))
 			agent->done = true;
 	} else if (agent->had_shells && agent->shell_count == 0 && agent->conn_count == 0 &&
-		   agent->options->mode != MODE_SERVER && registry_idle(agent->registry)) {
+		   agent->options->mode != MODE_SERVER && agent->registration == NULL &&
+		   registry_idle(agent->registry)) {
 		agent->done = true;
 	}
 	free_dead(agent);

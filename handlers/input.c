@@ -142,13 +142,14 @@ static bool read_number(struct request *r, struct input *in)
 	return true;
 }
 
-void handle_input(struct request *r)
+/* Types what the body is, or, if it is JSON, what it says. */
+static void type_body(struct request *r, bool json)
 {
 	struct input in = { .done = request_resume, .arg = r };
 	struct bytes typed = { 0 };
 	if (!read_number(r, &in))
 		return;
-	if (!r->json)
+	if (!json)
 		typed.data = request_take_body(r, &typed.size);
 	else if (!read_json(r, &typed))
 		return;
@@ -167,4 +168,14 @@ void handle_input(struct request *r)
 	in.size = typed.size;
 	request_wait(r, request_answer_reply);
 	session_input(r->session, &in);
+}
+
+void handle_input(struct request *r)
+{
+	type_body(r, r->json);
+}
+
+void input_raw(struct request *r)
+{
+	type_body(r, false);
 }

@@ -25,13 +25,18 @@ json_t *json_session(const struct session_info *info)
 	snprintf(epoch, sizeof(epoch), "%016" PRIx64, info->epoch);
 	/* A sandbox that was given as an object is kept as its JSON. */
 	bool is_object = info->sandbox != NULL && info->sandbox[0] == '{';
-	const char *sandbox = is_object ? NULL : info->sandbox;
+	json_t *sandbox = is_object ? json_loads(info->sandbox, 0, NULL)
+				    : json_string(info->sandbox);
 	json_t *ended = info->ended_json == NULL
 				? json_null()
 				: json_loads(info->ended_json, JSON_REJECT_DUPLICATES, NULL);
-	return json_pack("{s:s, s:s, s:s?, s:s, s:i, s:i, s:s?, s:I, s:o, s:o}", "id", info->id,
+	json_t *steps = json_array();
+	for (unsigned i = 0; i < info->steps_count; i++)
+		json_array_append_new(steps, json_pack("{s:s, s:i}", "step", info->steps[i].name,
+						       "ms", (int)info->steps[i].ms));
+	return json_pack("{s:s, s:s, s:o, s:s, s:i, s:i, s:s?, s:I, s:o, s:o, s:o}", "id", info->id,
 			 "state", session_state_name(info->state), "sandbox", sandbox, "provider",
 			 info->provider, "cols", (int)info->cols, "rows", (int)info->rows, "epoch",
 			 info->epoch == 0 ? NULL : epoch, "offset", (json_int_t)info->offset,
-			 "created_at", json_time(info->created_ms), "ended", ended);
+			 "created_at", json_time(info->created_ms), "steps", steps, "ended", ended);
 }

@@ -6,7 +6,10 @@
 #include <string.h>
 
 #include "handlers/handlers.h"
+#include "providers/provider.h"
+#include "service/auth.h"
 #include "service/json_body.h"
+#include "service/sandbox.h"
 #include "wire/pty_frame.h"
 
 #define COMMAND_MAX PTY2_STRINGS_MAX
@@ -16,8 +19,10 @@
 #define STRING_BYTES(size) (4 + (size)) /* as in the frame OPEN */
 #define IDLE_TIMEOUT_S_MAX 604800
 
-const char *const new_session_members[] = { "sandbox", "id",   "command",        "env", "cwd",
-					    "cols",    "rows", "idle_timeout_s", NULL };
+const char *const new_session_members[] = {
+	"sandbox", "id",   "transport", "agent",          "command", "env",
+	"cwd",     "cols", "rows",      "idle_timeout_s", NULL
+};
 
 static bool no_memory(struct problem *problem)
 {
@@ -25,32 +30,102 @@ static bool no_memory(struct problem *problem)
 	return false;
 }
 
-static bool read_sandbox(struct new_session *n, const char *const *providers,
-			 struct problem *problem)
+static bool refuse_sandbox(const char *field, const char *const *providers, struct problem *problem)
+{
+	*problem = problem_bad_request(
+		field, "",
+		"%s: the name of a built-in sandbox, the id of a stored one, or an object%s", field,
+		providers[0] == NULL ? "; no provider is switched on" : "");
+	problem->allowed_list = providers;
+	return false;
+}
+
+/* A built-in sandbox is decided here; another one is looked up, or its credential sealed, by
+ * new_session_find(). */
+static bool read_sandbox(struct new_session *n, const struct provider_config *cfg,
+			 const char *const *providers, struct problem *problem)
 {
 	static const char *const members[] = { "provider", NULL };
 	const json_t *sandbox = json_object_get(n->body, "sandbox");
-	const char *name = json_string_value(sandbox), *field = "sandbox";
-	if (json_is_object(sandbox)) {
-		if (!json_body_only(sandbox, "sandbox.", members, problem))
-			return false;
-		name = json_string_value(json_object_get(sandbox, "provider"));
-		field = "sandbox.provider";
-	}
-	for (const char *const *p = providers; *p != NULL && name != NULL; p++) {
-		if (strcmp(*p, name) != 0)
-			continue;
-		n->sandbox = json_is_string(sandbox) ? strdup(name)
-						     : json_dumps(sandbox, JSON_COMPACT);
+	bool is_object = json_is_object(sandbox);
+	const char *field = is_object ? "sandbox.provider" : "sandbox";
+	const char *name = json_string_value(is_object ? json_object_get(sandbox, "provider")
+						       : sandbox);
+	if (name == NULL)
+		return refuse_sandbox(field, providers, problem);
+	const struct provider_ops *p = provider_find(cfg, name);
+	if (p == NULL && (is_object || provider_is_name(name) || !session_id_valid(name)))
+		return refuse_sandbox(field, providers, problem);
+	if (p == NULL || (p->needs_target && is_object)) {
+		n->remote = true;
+		n->spec.stored = !is_object;
+		n->sandbox = is_object ? NULL : strdup(name);
 		n->spec.sandbox = n->sandbox;
-		n->spec.provider = *p;
-		return n->sandbox != NULL || no_memory(problem);
+		return is_object || n->sandbox != NULL || no_memory(problem);
 	}
-	*problem = problem_bad_request(field, "",
-				       "%s: the name of a provider that is switched on%s", field,
-				       providers[0] == NULL ? "; there is none" : "");
-	problem->allowed_list = providers;
+	if (p->needs_target) {
+		*problem = problem_bad_request(
+			field, "",
+			"sandbox: %s needs an object with external_id and credential, or the "
+			"id of a stored sandbox",
+			name);
+		return false;
+	}
+	if (is_object && !json_body_only(sandbox, "sandbox.", members, problem))
+		return false;
+	n->sandbox = is_object ? json_dumps(sandbox, JSON_COMPACT) : strdup(name);
+	n->spec.sandbox = n->sandbox;
+	n->spec.provider = p->name;
+	return n->sandbox != NULL || no_memory(problem);
+}
+
+static bool read_choice(const struct new_session *n, const char *name, const char *const *allowed,
+			const char **ret, struct problem *problem)
+{
+	if (!json_body_string(n->body, name, false, ret, problem))
+		return false;
+	bool known = *ret == NULL;
+	for (const char *const *a = allowed; *a != NULL; a++)
+		known = known || strcmp(*ret, *a) == 0;
+	if (known && (*ret == NULL || n->remote))
+		return true;
+	*problem = problem_bad_request(name, "",
+				       known ? "%s: this sandbox has only one"
+					     : "%s: one of those allowed",
+				       name);
+	problem->allowed_list = known ? NULL : allowed;
 	return false;
+}
+
+/* How the sandbox is reached, when not as it says itself. */
+static bool read_way(struct new_session *n, struct problem *problem)
+{
+	static const char *const transports[] = { "auto", "agent", "native", NULL };
+	static const char *const agents[] = { "ptycast", "pty-tunnel", NULL };
+	return read_choice(n, "transport", transports, &n->spec.transport, problem) &&
+	       read_choice(n, "agent", agents, &n->spec.agent, problem);
+}
+
+bool new_session_find(struct app *app, const struct principal *principal, struct new_session *n,
+		      struct problem *problem)
+{
+	const struct provider_ops *provider;
+	if (n->spec.stored) {
+		bool any = principal->role == ROLE_OPERATOR;
+		*problem = (struct problem){ 0 };
+		if (!sandbox_find(app, n->sandbox, any ? NULL : principal->subject, &provider,
+				  &n->owner, &problem->reply))
+			return false;
+		n->spec.subject = n->owner;
+	} else {
+		if (!sandbox_read_inline(app, json_object_get(n->body, "sandbox"), &provider,
+					 &n->sandbox, &n->target, problem))
+			return false;
+		n->spec.sandbox = n->sandbox;
+		n->spec.target = n->target;
+	}
+	n->spec.provider = provider->name;
+	return true;
 }
 
 /* A string that can be one of a program's: it would end at a NUL. */
@@ -166,10 +241,11 @@ static bool make_params(struct new_session *n, struct problem *problem)
 {
 	json_t *command = json_object_get(n->body, "command");
 	json_t *env = json_object_get(n->body, "env");
-	json_auto_t *params = json_pack("{s:O, s:O?, s:O?, s:s?, s:i, s:i, s:I}", "sandbox",
-					json_object_get(n->body, "sandbox"), "command", command,
-					"env", json_object_size(env) == 0 ? NULL : env, "cwd",
-					n->spec.cwd, "cols", (int)n->spec.cols, "rows",
+	json_auto_t *params = json_pack("{s:O, s:s*, s:s*, s:O?, s:O?, s:s?, s:i, s:i, s:I}",
+					"sandbox", json_object_get(n->body, "sandbox"), "transport",
+					n->spec.transport, "agent", n->spec.agent, "command",
+					command, "env", json_object_size(env) == 0 ? NULL : env,
+					"cwd", n->spec.cwd, "cols", (int)n->spec.cols, "rows",
 					(int)n->spec.rows, "idle_timeout_s",
 					(json_int_t)n->spec.idle_timeout_s);
 	n->params = json_dumps(params, JSON_SORT_KEYS | JSON_COMPACT);
@@ -177,12 +253,12 @@ static bool make_params(struct new_session *n, struct problem *problem)
 	return n->params != NULL || no_memory(problem);
 }
 
-bool new_session_read(json_t *body, const char *const *providers, uint32_t idle_timeout_s,
-		      struct new_session *ret, struct problem *problem)
+bool new_session_read(json_t *body, const struct provider_config *cfg, const char *const *providers,
+		      uint32_t idle_timeout_s, struct new_session *ret, struct problem *problem)
 {
 	struct new_session n = { .body = json_incref(body) };
 	size_t bytes = 0;
-	if (!read_sandbox(&n, providers, problem) ||
+	if (!read_sandbox(&n, cfg, providers, problem) || !read_way(&n, problem) ||
 	    !json_body_string(body, "id", false, &n.spec.id, problem) ||
 	    !read_command(&n, &bytes, problem) || !read_env(&n, &bytes, problem) ||
 	    !read_cwd(&n, &bytes, problem) || !read_numbers(&n, idle_timeout_s, problem))
@@ -190,6 +266,13 @@ bool new_session_read(json_t *body, const char *const *providers, uint32_t idle_
 	if (n.spec.id != NULL && !session_id_valid(n.spec.id)) {
 		*problem = problem_bad_request("id", "", "id: 1 to %d of A-Z a-z 0-9 _ -",
 					       SESSION_ID_MAX);
+		goto failed;
+	}
+	if (n.spec.id != NULL && strncmp(n.spec.id, PTY_ID_PREFIX, strlen(PTY_ID_PREFIX)) == 0) {
+		*problem = problem_bad_request("id", "",
+					       "id: those that begin with %s are made by the "
+					       "service",
+					       PTY_ID_PREFIX);
 		goto failed;
 	}
 	if (bytes > PTY2_STRINGS_BYTES_MAX) {
@@ -216,6 +299,8 @@ void new_session_fini(struct new_session *n)
 	free(n->env);
 	free(n->command);
 	free(n->sandbox);
+	free(n->target);
+	free(n->owner);
 	free(n->params);
 	json_decref(n->body);
 }

@@ -5,6 +5,7 @@
 
 #define SMALL_BODY (4u << 10)
 #define CREATE_BODY (256u << 10)
+#define SANDBOX_BODY (128u << 10) /* 8 sealed values, and metadata with escapes */
 
 const struct route routes[] = {
 	{ "/sessions", METHOD_POST, "POST /sessions", ROLE_ADMIN, ROUTE_JSON, CREATE_BODY,
@@ -26,6 +27,32 @@ const struct route routes[] = {
 	  handle_ws, refuse_ws },
 	{ "/sessions/:id/tickets", METHOD_POST, "POST /sessions/:id/tickets", ROLE_VIEW, ROUTE_JSON,
 	  SMALL_BODY, handle_ticket, NULL },
+	{ "/sandboxes", METHOD_POST, "POST /sandboxes", ROLE_ADMIN, ROUTE_JSON, SANDBOX_BODY,
+	  handle_sandbox_create, NULL },
+	{ "/sandboxes", METHOD_GET, "GET /sandboxes", ROLE_VIEW, 0, 0, handle_sandbox_list, NULL },
+	{ "/sandboxes/:sandbox", METHOD_GET, "GET /sandboxes/:id", ROLE_VIEW, 0, 0,
+	  handle_sandbox_get, NULL },
+	{ "/sandboxes/:sandbox", METHOD_PATCH, "PATCH /sandboxes/:id", ROLE_ADMIN, ROUTE_JSON,
+	  SANDBOX_BODY, handle_sandbox_patch, NULL },
+	{ "/sandboxes/:sandbox", METHOD_DELETE, "DELETE /sandboxes/:id", ROLE_ADMIN, 0, 0,
+	  handle_sandbox_delete, NULL },
+	/* The original's, twice. */
+	{ "/pty/:sandbox/stream", METHOD_GET, "GET /pty/:id/stream", ROLE_VIEW,
+	  ROUTE_TOKEN | ROUTE_STREAM, 0, handle_pty_stream, NULL },
+	{ "/pty/:sandbox/input", METHOD_POST, "POST /pty/:id/input", ROLE_WRITE,
+	  ROUTE_TOKEN | ROUTE_RAW, 0, handle_pty_input, NULL },
+	{ "/pty/:sandbox/resize", METHOD_POST, "POST /pty/:id/resize", ROLE_WRITE,
+	  ROUTE_TOKEN | ROUTE_JSON, SMALL_BODY, handle_pty_resize, NULL },
+	{ "/pty/:sandbox/ws", METHOD_GET, "GET /pty/:id/ws", ROLE_VIEW, ROUTE_TOKEN, 0,
+	  handle_pty_ws, refuse_pty_ws },
+	{ "/tty/:sandbox/stream", METHOD_GET, "GET /tty/:id/stream", ROLE_VIEW,
+	  ROUTE_TOKEN | ROUTE_STREAM, 0, handle_pty_stream, NULL },
+	{ "/tty/:sandbox/input", METHOD_POST, "POST /tty/:id/input", ROLE_WRITE,
+	  ROUTE_TOKEN | ROUTE_RAW, 0, handle_pty_input, NULL },
+	{ "/tty/:sandbox/resize", METHOD_POST, "POST /tty/:id/resize", ROLE_WRITE,
+	  ROUTE_TOKEN | ROUTE_JSON, SMALL_BODY, handle_pty_resize, NULL },
+	{ "/tty/:sandbox/ws", METHOD_GET, "GET /tty/:id/ws", ROLE_VIEW, ROUTE_TOKEN, 0,
+	  handle_pty_ws, refuse_pty_ws },
 	{ "/providers", METHOD_GET, "GET /providers", ROLE_VIEW, 0, 0, handle_providers, NULL },
 	{ "/healthz", METHOD_GET, "GET /healthz", ROLE_NONE, 0, 0, handle_health, NULL },
 	{ "/readyz", METHOD_GET, "GET /readyz", ROLE_NONE, 0, 0, handle_readiness, NULL },

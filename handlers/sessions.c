@@ -32,14 +32,49 @@ static json_t *links_json(const char *id)
 			 json_sprintf("/sessions/%s/tickets", id));
 }
 
+/* The status of a start that failed, by why. */
+static unsigned start_status(const char *slug)
+{
+	static const struct {
+		const char *slug;
+		unsigned status;
+	} known[] = {
+		{ "sandbox-unknown", 409 },     { "sandbox-stopped", 409 },
+		{ "sandbox-failed", 409 },      { "sandbox-gone", 409 },
+		{ "credential-refused", 409 },  { "credential-unreadable", 409 },
+		{ "not-possible", 409 },        { "start-cancelled", 409 },
+		{ "provider-rate-limit", 503 }, { "start-timeout", 504 },
+	};
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcmp(known[i].slug, slug) == 0)
+			return known[i].status;
+	return 502;
+}
+
 static void answer_start_failed(struct request *r, const struct session_info *info)
 {
 	json_auto_t *ended = json_loads(info->ended_json, 0, NULL);
 	const char *text = json_string_value(json_object_get(ended, "text"));
-	struct problem p = problem_make(502, "start-failed", "%s",
+	const char *slug = json_string_value(json_object_get(ended, "error"));
+	if (slug == NULL)
+		slug = "start-failed";
+	struct problem p = problem_make(start_status(slug), slug, "%s",
 					text != NULL ? text : "it could not be started");
 	p.session = info->id;
 	request_answer_problem(r, &p);
+}
+
+bool answer_if_start_failed(struct request *r)
+{
+	struct session_info info;
+	if (session_info(r->session, &info) != 0) {
+		request_answer_json(r, 200, NULL);
+		return true;
+	}
+	if (info.failed_start)
+		answer_start_failed(r, &info);
+	session_info_fini(&info);
+	return r->answered;
 }
 
 /* Answers with r->session as it is now. */
@@ -64,33 +99,59 @@ static void answer_created(struct request *r, unsigned status, bool waited)
 	session_info_fini(&info);
 }
 
-static void finish_open(struct request *r, const struct reply *reply)
+/* A session that is being made; r->work. */
+struct opening {
+	struct new_session n;
+	bool wait;              /* for the state open */
+	struct problem problem; /* why there is none: reply.status is not 0 */
+};
+
+static void free_opening(void *work)
 {
-	if (reply->slug != NULL)
-		request_answer_reply(r, reply);
-	else
-		answer_created(r, r->status, true);
+	struct opening *o = work;
+	new_session_fini(&o->n);
+	free(o);
 }
 
-static void open_session(struct request *r, struct new_session *n, bool wait)
+static void finish_open(struct request *r, const struct reply *reply)
 {
-	struct reply refused;
-	n->spec.subject = r->principal.subject;
-	unsigned status = registry_open(r->app->registry, &n->spec, &r->session, &refused);
-	if (status != 200 && status != 201) {
-		request_answer_reply(r, &refused);
-	} else if (wait) {
-		/* A little more, so that an opening that fails for its time is answered as such. */
-		unsigned timeout_ms = r->app->config->open_timeout_ms + 500;
-		if (timeout_ms > WAIT_OPEN_MS_MAX)
-			timeout_ms = WAIT_OPEN_MS_MAX;
-		r->status = status;
-		request_drop_body(r);
-		request_wait(r, finish_open);
-		session_wait_open(r->session, timeout_ms, request_resume, r);
-	} else {
-		answer_created(r, status, false);
-	}
+	const struct opening *o = r->work;
+	if (o->problem.reply.status != 0)
+		request_answer_problem(r, &o->problem);
+	else if (reply->slug != NULL)
+		request_answer_reply(r, reply);
+	else
+		answer_created(r, r->status, o->wait);
+}
+
+/* Thread: HTTP, or one that may block. False: request_resume() will be called by somebody else. */
+static bool open_session(struct request *r, struct reply *reply)
+{
+	struct opening *o = r->work;
+	unsigned status = registry_open(r->app->registry, &o->n.spec, &r->session,
+					&o->problem.reply);
+	*reply = reply_ok(200);
+	if (status != 200 && status != 201)
+		return true;
+	o->problem.reply.status = 0;
+	r->status = status;
+	if (!o->wait)
+		return true;
+	/* A little more, so that an opening that fails for its time is answered as such. */
+	unsigned timeout_ms = r->app->config->open_timeout_ms + 500;
+	if (timeout_ms > WAIT_OPEN_MS_MAX)
+		timeout_ms = WAIT_OPEN_MS_MAX;
+	session_wait_open(r->session, timeout_ms, request_resume, r);
+	return false;
+}
+
+static bool find_and_open(struct request *r, struct reply *reply)
+{
+	struct opening *o = r->work;
+	*reply = reply_ok(200);
+	if (!new_session_find(r->app, &r->principal, &o->n, &o->problem))
+		return true;
+	return open_session(r, reply);
 }
 
 void handle_session_create(struct request *r)
@@ -104,21 +165,41 @@ void handle_session_create(struct request *r)
 	     i++)
 		providers[i] = p->name;
 	const char *wait = request_query(r, "wait");
-	struct new_session n;
+	struct opening *o = calloc(1, sizeof(*o));
 	struct problem problem;
-	if (!new_session_read(body, providers, r->app->config->idle_timeout_s, &n, &problem)) {
-		request_answer_problem(r, &problem);
+	if (o == NULL) {
+		problem = problem_make(503, "busy", "no memory");
+	} else if (!new_session_read(body, r->app->providers, providers,
+				     r->app->config->idle_timeout_s, &o->n, &problem)) {
+		free(o);
+	} else if (wait != NULL && strcmp(wait, "open") != 0) {
+		problem = problem_bad_request("wait", "open", "wait: open");
+		free_opening(o);
+	} else if (atomic_load(&r->app->draining)) {
+		free_opening(o);
+		request_answer_draining(r);
+		return;
+	} else {
+		o->n.spec.subject = r->principal.subject;
+		o->wait = wait != NULL;
+		r->work = o;
+		r->free_work = free_opening;
+		request_drop_body(r);
+		if (o->n.remote) {
+			request_block(r, find_and_open, finish_open);
+		} else if (o->wait) {
+			struct reply reply;
+			request_wait(r, finish_open);
+			if (open_session(r, &reply))
+				request_resume(r, &reply);
+		} else {
+			struct reply reply;
+			open_session(r, &reply);
+			finish_open(r, &reply);
+		}
 		return;
 	}
-	if (wait != NULL && strcmp(wait, "open") != 0) {
-		problem = problem_bad_request("wait", "open", "wait: open");
-		request_answer_problem(r, &problem);
-	} else if (atomic_load(&r->app->draining)) {
-		request_answer_draining(r);
-	} else {
-		open_session(r, &n, wait != NULL);
-	}
-	new_session_fini(&n);
+	request_answer_problem(r, &problem);
 }
 
 /* --- list --- */

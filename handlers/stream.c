@@ -19,9 +19,9 @@
 /* The first line, "retry: ...": libmicrohttpd keeps a buffer of this size as long as the stream. */
 #define FIRST_LINE_BYTES 32
 
-/* Where the viewer wants to go on. False: it was answered. */
-static bool read_since(struct request *r, struct viewer_params *p)
+bool stream_read_since(struct request *r)
 {
+	struct viewer_params *p = &r->viewer;
 	const char *header = request_header(r, "Last-Event-ID");
 	const char *query = request_query(r, "since");
 	if (header != NULL && header[0] != '\0') {
@@ -101,6 +101,7 @@ static ssize_t on_read(void *arg, uint64_t position, char *out, size_t max)
 
 static void answer_stream(struct request *r)
 {
+	r->call.answered = false; /* it may have waited before */
 	struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN,
 									  FIRST_LINE_BYTES, on_read,
 									  r, NULL);
@@ -116,14 +117,19 @@ static void answer_stream(struct request *r)
 
 void handle_stream(struct request *r)
 {
-	struct viewer_params *p = &r->viewer;
-	*p = (struct viewer_params){ .expires_ms = r->principal.expires_ms,
-				     .ended = request_give_back,
-				     .arg = r };
-	if (!read_format(r, p) || !read_since(r, p))
-		return;
+	r->viewer = (struct viewer_params){ .expires_ms = r->principal.expires_ms,
+					    .ended = request_give_back,
+					    .arg = r };
+	if (read_format(r, &r->viewer) && stream_read_since(r))
+		stream_open(r);
+}
+
+void stream_open(struct request *r)
+{
+	const struct viewer_params *p = &r->viewer;
 	struct problem problem;
-	if (p->has_since && session_finished_at(r->session, p->since_epoch, p->since_offset)) {
+	if (p->has_since && r->session != NULL &&
+	    session_finished_at(r->session, p->since_epoch, p->since_offset)) {
 		request_answer_empty(r, 204);
 	} else if (r->head) {
 		answer_stream(r);

@@ -14,13 +14,13 @@
 #include "handlers/handlers.h"
 #include "service/app.h"
 #include "service/config.h"
+#include "service/farewell.h"
 #include "service/origin.h"
 #include "service/request.h"
 #include "service/session.h"
-#include "wire/ws_handshake.h"
 #include "wire/sse.h"
-
-#define CLOSE_REASON_BYTES_MAX 32
+#include "wire/ws_frame.h"
+#include "wire/ws_handshake.h"
 
 /* --- is it one? --- */
 
@@ -90,7 +90,23 @@ static unsigned close_code(const struct reply *reply)
 	return 4000 + reply->status;
 }
 
-/* Says why and closes. The socket is fresh: these few bytes fit into its buffer. */
+/* Says why and closes. The socket is fresh: these few bytes fit into its buffer. A page sends as soon as it is
+ * connected, and must see them all the same. */
+static void send_close(struct request *r, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle,
+		       unsigned code, const char *reason)
+{
+	uint8_t payload[WS_CONTROL_BYTES_MAX];
+	uint8_t frame[WS_HEADER_BYTES_MAX + WS_CONTROL_BYTES_MAX];
+	size_t size = ws_close_encode(payload, (uint16_t)code, reason);
+	size_t n = ws_header_encode(frame, WS_CLOSE, true, size, NULL);
+	memcpy(frame + n, payload, size);
+	send(fd, frame, n + size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	shutdown(fd, SHUT_WR);
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	request_take_over_upgraded(r, handle);
+	farewell_begin(r->app->loops[(unsigned)fd % r->app->loops_count], fd, request_give_back, r);
+}
+
 static void on_refused(void *arg, struct MHD_Connection *connection, void *context,
 		       const char *extra, size_t extra_size, MHD_socket fd,
 		       struct MHD_UpgradeResponseHandle *handle)
@@ -101,26 +117,50 @@ static void on_refused(void *arg, struct MHD_Connection *connection, void *conte
 	(void)extra_size;
 	struct request *r = arg;
 	const struct reply *reply = &r->call.reply;
-	unsigned code = close_code(reply);
-	size_t reason = strnlen(reply->slug, CLOSE_REASON_BYTES_MAX);
-	uint8_t frame[4 + CLOSE_REASON_BYTES_MAX] = { 0x88, (uint8_t)(2 + reason),
-						      (uint8_t)(code >> 8), (uint8_t)code };
-	memcpy(frame + 4, reply->slug, reason);
-	send(fd, frame, 4 + reason, MSG_NOSIGNAL | MSG_DONTWAIT);
-	shutdown(fd, SHUT_WR);
-	MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+	send_close(r, fd, handle, close_code(reply), reply->slug);
 }
 
 /* Browsers hide the status of a refused upgrade from the page. Where a page asks, the upgrade is made
  * and closed at once, by a code that says why; programs get the status. */
-bool refuse_ws(struct request *r, const struct problem *p)
+static bool refuse_by(struct request *r, const struct problem *p, MHD_UpgradeHandler handler)
 {
 	if (r->origin == NULL || !is_upgrade(r) || !has_version(r) || !has_good_origin(r))
 		return false;
 	r->call.reply = p->reply;
 	r->close = false; /* it will be, and is not to be announced beside the upgrade */
-	answer_upgrade(r, on_refused);
+	answer_upgrade(r, handler);
 	return true;
+}
+
+bool refuse_ws(struct request *r, const struct problem *p)
+{
+	return refuse_by(r, p, on_refused);
+}
+
+/* The same with the original's codes. */
+static void on_refused_pty(void *arg, struct MHD_Connection *connection, void *context,
+			   const char *extra, size_t extra_size, MHD_socket fd,
+			   struct MHD_UpgradeResponseHandle *handle)
+{
+	(void)connection;
+	(void)context;
+	(void)extra;
+	(void)extra_size;
+	struct request *r = arg;
+	const struct reply *reply = &r->call.reply;
+	if (reply->status == 401)
+		send_close(r, fd, handle, 1008, "Invalid token");
+	else if (reply->status == 503 && strcmp(reply->slug, "draining") == 0)
+		send_close(r, fd, handle, 1001, reply->detail);
+	else if (reply->status == 503 || reply->status == 429)
+		send_close(r, fd, handle, 1013, reply->detail);
+	else
+		send_close(r, fd, handle, 1011, reply->detail);
+}
+
+bool refuse_pty_ws(struct request *r, const struct problem *p)
+{
+	return refuse_by(r, p, on_refused_pty);
 }
 
 /* --- the handler --- */
@@ -145,6 +185,40 @@ static bool read_params(const struct request *r, struct viewer_params *p, struct
 	return true;
 }
 
+bool ws_acceptable(struct request *r)
+{
+	struct problem problem;
+	if (!is_upgrade(r))
+		problem = problem_bad_request("Upgrade", "websocket",
+					      "this needs an upgrade to a WebSocket");
+	else if (!has_version(r))
+		problem = problem_bad_request("Sec-WebSocket-Version", "13",
+					      "Sec-WebSocket-Version: 13");
+	else if (!has_good_origin(r))
+		problem = problem_make(403, "forbidden", "this Origin is foreign");
+	else
+		return true;
+	request_answer_problem(r, &problem);
+	if (r->status == 400 && !has_version(r))
+		request_add_header(r, "Sec-WebSocket-Version", "13");
+	return false;
+}
+
+void ws_open(struct request *r)
+{
+	if (atomic_load(&r->app->draining)) {
+		request_answer_draining(r);
+	} else if (!session_reserve_viewer(r->session)) {
+		struct problem problem = problem_make(503, "viewer-limit",
+						      "there are as many viewers as there may be");
+		problem.reply.retry_after_s = retry_after_jittered(1, 10);
+		request_answer_problem(r, &problem);
+	} else {
+		r->viewer_reserved = true;
+		answer_upgrade(r, on_upgraded);
+	}
+}
+
 void handle_ws(struct request *r)
 {
 	struct viewer_params *p = &r->viewer;
@@ -153,29 +227,10 @@ void handle_ws(struct request *r)
 				     .ended = request_give_back,
 				     .arg = r };
 	struct problem problem;
-	if (!is_upgrade(r)) {
-		problem = problem_bad_request("Upgrade", "websocket",
-					      "this needs an upgrade to a WebSocket");
-	} else if (!has_version(r)) {
-		problem = problem_bad_request("Sec-WebSocket-Version", "13",
-					      "Sec-WebSocket-Version: 13");
-	} else if (!has_good_origin(r)) {
-		problem = problem_make(403, "forbidden", "this Origin is foreign");
-	} else if (!read_params(r, p, &problem)) {
-		/* problem says why */
-	} else if (atomic_load(&r->app->draining)) {
-		request_answer_draining(r);
+	if (!ws_acceptable(r))
 		return;
-	} else if (!session_reserve_viewer(r->session)) {
-		problem = problem_make(503, "viewer-limit",
-				       "there are as many viewers as there may be");
-		problem.reply.retry_after_s = retry_after_jittered(1, 10);
-	} else {
-		r->viewer_reserved = true;
-		answer_upgrade(r, on_upgraded);
-		return;
-	}
-	request_answer_problem(r, &problem);
-	if (r->status == 400 && !has_version(r))
-		request_add_header(r, "Sec-WebSocket-Version", "13");
+	if (read_params(r, p, &problem))
+		ws_open(r);
+	else
+		request_answer_problem(r, &problem);
 }

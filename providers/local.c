@@ -3,28 +3,18 @@
  * which token. It gets a short environment (never the service's secrets) and no descriptor above 2. */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <jansson.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "providers/provider.h"
 
 #define HANDSHAKE_BYTES_MAX 4096
 #define ENVIRONMENT_BYTES 4096 /* of one variable */
-
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
 
 /* The variables that a login has, from ours. count is at least 8. */
 static void make_environment(char out[8][ENVIRONMENT_BYTES], char *pointers[9])
@@ -104,7 +94,7 @@ static ssize_t read_line(int fd, char *line, size_t size, uint64_t deadline_ms, 
 {
 	size_t have = 0;
 	while (have < size - 1) {
-		uint64_t now = now_ms();
+		uint64_t now = provider_now_us() / 1000;
 		struct pollfd p = { .fd = fd, .events = POLLIN };
 		if (now >= deadline_ms || poll(&p, 1, (int)(deadline_ms - now)) == 0)
 			return error_set(err, -ETIMEDOUT, "the agent said nothing in time");
@@ -123,49 +113,41 @@ static ssize_t read_line(int fd, char *line, size_t size, uint64_t deadline_ms, 
 	return error_set(err, -EBADMSG, "the agent's first line is too long");
 }
 
-static int parse_handshake(const char *line, const char *shell, struct endpoint *ret,
-			   struct error *err)
+static int make_endpoint(const char *line, size_t size, const char *shell, struct endpoint *ret,
+			 struct error *err)
 {
-	json_t *root = json_loads(line, 0, NULL);
-	json_int_t port = json_integer_value(json_object_get(root, "port"));
-	json_int_t proto = json_integer_value(json_object_get(root, "proto"));
-	const char *token = json_string_value(json_object_get(root, "token"));
-	const char *instance = json_string_value(json_object_get(root, "instance"));
-	int rc = 0;
-	if (port < 1 || port > 65535 || proto != 2 || token == NULL || instance == NULL) {
-		rc = error_set(err, -EBADMSG, "the agent's handshake was not understood");
-	} else {
-		char url[64];
-		snprintf(url, sizeof(url), "ws://127.0.0.1:%d/ws/client?v=2", (int)port);
-		*ret = (struct endpoint){
-			.transport = strdup("agent"),
-			.url = strdup(url),
-			.token = strdup(token),
-			.shell = strdup(shell),
-			.instance = strtoull(instance, NULL, 16),
-		};
-		if (ret->transport == NULL || ret->url == NULL || ret->token == NULL ||
-		    ret->shell == NULL) {
-			endpoint_fini(ret);
-			rc = error_set(err, -ENOMEM, "no memory");
-		}
-	}
-	json_decref(root);
-	return rc;
+	struct handshake h;
+	if (handshake_parse(line, size, &h) == 0 || !h.v2)
+		return error_set(err, -EBADMSG, "the agent's handshake was not understood");
+	char url[64];
+	snprintf(url, sizeof(url), "ws://127.0.0.1:%u/ws/client?v=2", h.port);
+	*ret = (struct endpoint){
+		.transport = strdup("agent"),
+		.url = strdup(url),
+		.token = strdup(h.token),
+		.shell = strdup(shell),
+		.instance = h.instance,
+	};
+	explicit_bzero(&h, sizeof(h));
+	if (ret->transport != NULL && ret->url != NULL && ret->token != NULL && ret->shell != NULL)
+		return 0;
+	endpoint_fini(ret);
+	return error_set(err, -ENOMEM, "no memory");
 }
 
-static int open_pty(const struct provider_config *cfg, const char *shell, unsigned timeout_ms,
+static int open_pty(const struct provider_call *call, const struct pty_request *request,
 		    struct endpoint *ret, struct error *err)
 {
 	char line[HANDSHAKE_BYTES_MAX];
 	int fd = -1;
 	pid_t pid = -1;
-	int rc = start_agent(cfg->agent, &fd, &pid, err);
+	provider_call_step(call, "agent");
+	int rc = start_agent(call->cfg->agent, &fd, &pid, err);
 	if (rc < 0)
 		return rc;
-	ssize_t n = read_line(fd, line, sizeof(line), now_ms() + timeout_ms, err);
+	ssize_t n = read_line(fd, line, sizeof(line), call->deadline_us / 1000, err);
 	close(fd);
-	rc = n < 0 ? (int)n : parse_handshake(line, shell, ret, err);
+	rc = n < 0 ? (int)n : make_endpoint(line, (size_t)n, request->shell, ret, err);
 	explicit_bzero(line, sizeof(line));
 	if (rc < 0 && n != -EBADMSG) /* it still runs: nobody would ever talk to it */
 		kill(pid, SIGTERM);

@@ -25,19 +25,17 @@ static int open_at(const struct provider_config *cfg, const char *transport, con
 	return 0;
 }
 
-static int open_agent(const struct provider_config *cfg, const char *shell, unsigned timeout_ms,
+static int open_agent(const struct provider_call *call, const struct pty_request *request,
 		      struct endpoint *ret, struct error *err)
 {
-	(void)timeout_ms;
-	return open_at(cfg, "agent", shell, ret, err);
+	return open_at(call->cfg, "agent", request->shell, ret, err);
 }
 
-static int open_pty_tunnel(const struct provider_config *cfg, const char *shell,
-			   unsigned timeout_ms, struct endpoint *ret, struct error *err)
+static int open_pty_tunnel(const struct provider_call *call, const struct pty_request *request,
+			   struct endpoint *ret, struct error *err)
 {
-	(void)shell;
-	(void)timeout_ms;
-	return open_at(cfg, "pty-tunnel", NULL, ret, err);
+	(void)request;
+	return open_at(call->cfg, "pty-tunnel", NULL, ret, err);
 }
 
 const struct provider_ops provider_url_agent = {

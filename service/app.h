@@ -15,7 +15,8 @@ struct app {
 	struct registry *registry;
 	struct loop **loops;
 	unsigned loops_count;
-	struct provisioner *provisioner;
+	struct provisioner *provisioner; /* calls to providers: may take half a minute each */
+	struct provisioner *clerks;      /* what is asked of the store for requests: quick */
 	const struct provider_config *providers;
 	struct http *http;
 	uint16_t port; /* of the listener, once it is there */

@@ -25,7 +25,8 @@ enum kind {
 #define M (K * K)
 #define G (K * M)
 
-/* The environment variable of "max-viewers" is PTYCAST_MAX_VIEWERS. */
+/* The environment variable of "max-viewers" is PTYCAST_MAX_VIEWERS; a provider's own names stay as they
+ * are: RUNLOOP_BASE_URL. */
 struct option {
 	const char *flag;
 	size_t offset; /* of its member in struct config */
@@ -45,7 +46,7 @@ static const struct option options[] = {
 	  "a listener of its own for /metrics, which asks for no key" },
 	{ "store", AT(store), KIND_STRING, "sqlite:ptycast.db", 0, 0, "sqlite:PATH",
 	  "where sessions are remembered" },
-	{ "providers", AT(providers), KIND_STRING, NULL, 0, 0, "local,url",
+	{ "providers", AT(providers), KIND_STRING, NULL, 0, 0, "local,url,runloop",
 	  "where sessions may run, comma-separated; local gives shells on this machine" },
 	{ "agent", AT(agent), KIND_STRING, NULL, 0, 0, "PATH",
 	  "the program ptycast-agent; else beside this one, else in ../lib/ptycast/" },
@@ -57,6 +58,10 @@ static const struct option options[] = {
 	  "that server's control token" },
 	{ "ca-file", AT(ca_file), KIND_STRING, NULL, 0, 0, "PATH",
 	  "PEM file of private CAs to trust for wss://" },
+	{ "runloop-base-url", AT(runloop_base_url), KIND_STRING, "https://api.runloop.ai", 0, 0,
+	  "http[s]://HOST[:PORT]", "Runloop's API" },
+	{ "runloop-tunnel-url", AT(runloop_tunnel_url), KIND_STRING, NULL, 0, 0, "URL",
+	  "its tunnels, with {port} and {tunnel_key} in it; else wss://{port}-{tunnel_key}.tunnel.DOMAIN" },
 	{ "cors-origins", AT(cors_origins), KIND_STRING, NULL, 0, 0, "ORIGIN,...",
 	  "pages that may use the API, as in https://app.example.com" },
 	{ "allowed-hosts", AT(allowed_hosts), KIND_STRING, NULL, 0, 0, "HOST,...",
@@ -77,9 +82,9 @@ static const struct option options[] = {
 	{ "jwt-require-exp", AT(jwt_require_exp), KIND_BOOL, "1", 0, 0, "0|1",
 	  "refuse JWTs that never expire" },
 	{ "public-key", AT(public_key), KIND_STRING, NULL, 0, 0, "64 HEX DIGITS",
-	  "seals stored credentials; without the pair one is made beside the store" },
-	{ "private-key", AT(private_key), KIND_SECRET, NULL, 0, 0, "64 HEX DIGITS",
-	  "opens them" },
+	  "the newest private key's other half; need not be given" },
+	{ "private-key", AT(private_key), KIND_SECRET, NULL, 0, 0, "64 HEX DIGITS,...",
+	  "the newest seals stored credentials, all open them; without one it is made beside the store" },
 
 	{ "loop-threads", AT(loop_threads), KIND_UNSIGNED, "0", 0, 256, "threads",
 	  "that carry sessions; 0: one a core" },
@@ -125,10 +130,22 @@ static const struct option options[] = {
 	{ "open-timeout-ms", AT(open_timeout_ms), KIND_UNSIGNED, "30000", 100, 3600000,
 	  "milliseconds",
 	  "in which a new session must be open" },
+	{ "provision-timeout-ms", AT(provision_timeout_ms), KIND_UNSIGNED, "180000", 1000, 3600000,
+	  "milliseconds",
+	  "until a remote sandbox runs and has its agent" },
+	{ "detach-s", AT(detach_s), KIND_UNSIGNED, "300", 1, 604800, "seconds",
+	  "without viewer and input after which a session lets go of its remote sandbox" },
+	{ "keep-alive-s", AT(keep_alive_s), KIND_UNSIGNED, "60", 1, 3600, "seconds",
+	  "between signs of life to a provider" },
+	{ "remote-alone-s", AT(remote_alone_s), KIND_UNSIGNED, "172800", 1, 31536000, "seconds",
+	  "that a shell in a remote sandbox lives on without the service" },
 	{ "reconnect-s", AT(reconnect_s), KIND_UNSIGNED, "300", 1, 604800, "seconds",
 	  "of reconnecting in vain; then the session is lost" },
 	{ "idle-timeout-s", AT(idle_timeout_s), KIND_UNSIGNED, "0", 0, 31536000, "seconds",
 	  "without viewer, input and output that end a session; 0: none" },
+	{ "pty-idle-timeout-s", AT(pty_idle_timeout_s), KIND_UNSIGNED, "3600", 0, 31536000,
+	  "seconds",
+	  "the same of sessions that were opened by /pty or /tty" },
 	{ "max-sessions", AT(max_sessions), KIND_UNSIGNED, "2000", 1, 1000000, "sessions",
 	  "that are not ended" },
 	{ "max-sessions-per-subject", AT(max_sessions_per_subject), KIND_UNSIGNED, "500", 1, 1000000,
@@ -136,6 +153,9 @@ static const struct option options[] = {
 	  "that are not ended, of one subject" },
 	{ "max-ended", AT(max_ended), KIND_UNSIGNED, "2000", 0, 1000000, "sessions",
 	  "that have ended and are kept" },
+	{ "max-sandboxes-per-subject", AT(max_sandboxes_per_subject), KIND_UNSIGNED, "10000", 0,
+	  1000000, "sandboxes",
+	  "stored of one subject" },
 	{ "max-viewers", AT(max_viewers), KIND_UNSIGNED, "12000", 1, 1000000, "viewers",
 	  "of all sessions" },
 	{ "max-viewers-per-session", AT(max_viewers_per_session), KIND_UNSIGNED, "5000", 1, 1000000,
@@ -164,7 +184,8 @@ struct given {
 
 static void env_name(const struct option *o, char ret[64])
 {
-	size_t i = (size_t)snprintf(ret, 64, "PTYCAST_%s", o->flag);
+	bool own = strncmp(o->flag, "runloop-", 8) == 0;
+	size_t i = (size_t)snprintf(ret, 64, "%s%s", own ? "" : "PTYCAST_", o->flag);
 	while (i-- > 0)
 		if (ret[i] == '-')
 			ret[i] = '_';

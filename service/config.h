@@ -28,8 +28,11 @@ struct config {
 	const char *tunnel_url; /* PTYCAST_TUNNEL_URL, ws:// or wss:// */
 	/* PTYCAST_TUNNEL_TRANSPORT, "agent" (default) or "pty-tunnel" */
 	const char *tunnel_transport;
-	const char *tunnel_token; /* PTYCAST_TUNNEL_TOKEN, control token for transport agent */
-	const char *ca_file;      /* PTYCAST_CA_FILE, PEM of private CAs for wss */
+	const char *tunnel_token;     /* PTYCAST_TUNNEL_TOKEN, control token for transport agent */
+	const char *ca_file;          /* PTYCAST_CA_FILE, PEM of private CAs for wss */
+	const char *runloop_base_url; /* RUNLOOP_BASE_URL, https://api.runloop.ai */
+	const char *
+		runloop_tunnel_url; /* RUNLOOP_TUNNEL_URL, with {port} and {tunnel_key}; by the API's host */
 	const char *cors_origins; /* PTYCAST_CORS_ORIGINS, comma list of exact origins */
 	/* PTYCAST_ALLOWED_HOSTS, comma list of more Host names on loopback */
 	const char *allowed_hosts;
@@ -43,8 +46,8 @@ struct config {
 	const char *jwt_secret;          /* PTYCAST_JWT_SECRET */
 	const char *jwt_public_key_file; /* PTYCAST_JWT_PUBLIC_KEY_FILE */
 	bool jwt_require_exp;            /* PTYCAST_JWT_REQUIRE_EXP, 1 */
-	const char *public_key;          /* PTYCAST_PUBLIC_KEY, 64 hex digits */
-	const char *private_key;         /* PTYCAST_PRIVATE_KEY, 64 hex digits */
+	const char *public_key;          /* PTYCAST_PUBLIC_KEY, 64 hex digits: of the newest */
+	const char *private_key;         /* PTYCAST_PRIVATE_KEY, comma list of such, newest first */
 
 	/* limits; units in the names, defaults in config.c */
 	unsigned loop_threads;        /* 0: one a core */
@@ -68,18 +71,24 @@ struct config {
 	size_t input_queue_bytes;  /* 4 MiB a session waiting */
 	size_t bodies_total_bytes; /* 64 MiB of request bodies held at once */
 	unsigned open_timeout_ms;  /* 30000: provisioning and first attach */
-	unsigned reconnect_s;      /* 300: without a tunnel for that long a session ends, lost */
-	unsigned idle_timeout_s;   /* 0: none; default of a session's idle_timeout_s */
-	unsigned max_sessions;     /* 2000 that are not ended, of all subjects */
-	unsigned max_sessions_per_subject; /* 500 */
-	unsigned max_ended;                /* 2000 kept, the oldest go first */
-	unsigned max_viewers;              /* 12000 */
-	unsigned max_viewers_per_session;  /* 5000 */
-	unsigned max_connections;          /* 16000 */
-	unsigned max_tickets;              /* 10000 alive */
-	unsigned request_head_bytes;       /* 8192 */
-	unsigned request_timeout_s;        /* 30: idle keep-alive or unfinished request */
-	unsigned unauthorized_per_minute;  /* failed credentials an address before 429; 120 */
+	unsigned provision_timeout_ms; /* 180000: until a remote sandbox runs and has its agent */
+	unsigned detach_s;             /* 300: unused, a session lets go of its remote sandbox */
+	unsigned keep_alive_s;         /* 60: between two signs of life to a provider */
+	unsigned remote_alone_s; /* 172800: a shell in a remote sandbox without service lives on */
+	unsigned reconnect_s;    /* 300: without a tunnel for that long a session ends, lost */
+	unsigned idle_timeout_s; /* 0: none; default of a session's idle_timeout_s */
+	unsigned pty_idle_timeout_s;        /* 3600: the same of those that /pty and /tty make */
+	unsigned max_sessions;              /* 2000 that are not ended, of all subjects */
+	unsigned max_sessions_per_subject;  /* 500 */
+	unsigned max_ended;                 /* 2000 kept, the oldest go first */
+	unsigned max_sandboxes_per_subject; /* 10000 stored */
+	unsigned max_viewers;               /* 12000 */
+	unsigned max_viewers_per_session;   /* 5000 */
+	unsigned max_connections;           /* 16000 */
+	unsigned max_tickets;               /* 10000 alive */
+	unsigned request_head_bytes;        /* 8192 */
+	unsigned request_timeout_s;         /* 30: idle keep-alive or unfinished request */
+	unsigned unauthorized_per_minute;   /* failed credentials an address before 429; 120 */
 };
 
 /* Reads argv (what comes behind "serve") and the environment. Returns 0, or a negative errno with a

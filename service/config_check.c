@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "providers/provider.h"
+
 #define MIN_KEY_CHARS 8
 #define MIN_JWT_SECRET_BYTES 16
 #define MAX_SUBJECT_BYTES 255 /* SUBJECT_BYTES of auth.h less its 0 */
@@ -210,7 +212,7 @@ static int check_listen(const struct config *c, struct error *err)
 }
 
 struct provider_names {
-	bool local, url;
+	bool local, url, runloop;
 };
 
 static int note_provider(void *arg, const char *part, size_t size, struct error *err)
@@ -220,8 +222,10 @@ static int note_provider(void *arg, const char *part, size_t size, struct error 
 		named->local = true;
 	else if (part_is(part, size, "url"))
 		named->url = true;
+	else if (part_is(part, size, "runloop"))
+		named->runloop = true;
 	else
-		return error_set(err, -EINVAL, "--providers: local, url, got \"%.*s\"",
+		return error_set(err, -EINVAL, "--providers: local, url, runloop, got \"%.*s\"",
 				 size < 40 ? (int)size : 40, part);
 	return 0;
 }
@@ -230,6 +234,10 @@ static int check_providers(const struct config *c, struct error *err)
 {
 	struct provider_names named = { 0 };
 	int rc = for_each_part(c->providers, note_provider, &named, err);
+	if (rc != 0)
+		return rc;
+	rc = named.runloop ? runloop_check_config(c->runloop_base_url, c->runloop_tunnel_url, err)
+			   : 0;
 	if (rc != 0)
 		return rc;
 	/* The URL itself is not repeated: it may hold a token. */
@@ -287,20 +295,30 @@ static int check_store(const struct config *c, struct error *err)
 	return 0;
 }
 
+static bool is_hex_key(const char *text, size_t size)
+{
+	return size == KEY_HEX_DIGITS && strspn(text, "0123456789abcdefABCDEF") >= size;
+}
+
+static int check_private_key(void *arg, const char *part, size_t size, struct error *err)
+{
+	(void)arg;
+	if (is_hex_key(part, size))
+		return 0;
+	return error_set(err, -EINVAL, "--private-key: %d hex digits, of several the newest first",
+			 KEY_HEX_DIGITS);
+}
+
 static int check_keys(const struct config *c, struct error *err)
 {
 	if (c->jwt_secret != NULL && strlen(c->jwt_secret) < MIN_JWT_SECRET_BYTES)
 		return error_set(err, -EINVAL, "--jwt-secret has less than %d bytes",
 				 MIN_JWT_SECRET_BYTES);
-	if ((c->public_key == NULL) != (c->private_key == NULL))
-		return error_set(err, -EINVAL, "--public-key and --private-key go together");
-	const char *keys[] = { c->public_key, c->private_key };
-	for (size_t i = 0; i < 2 && c->public_key != NULL; i++)
-		if (strlen(keys[i]) != KEY_HEX_DIGITS ||
-		    strspn(keys[i], "0123456789abcdefABCDEF") != KEY_HEX_DIGITS)
-			return error_set(err, -EINVAL, "--%s: %d hex digits",
-					 i == 0 ? "public-key" : "private-key", KEY_HEX_DIGITS);
-	return 0;
+	if (c->public_key != NULL && c->private_key == NULL)
+		return error_set(err, -EINVAL, "--public-key needs --private-key");
+	if (c->public_key != NULL && !is_hex_key(c->public_key, strlen(c->public_key)))
+		return error_set(err, -EINVAL, "--public-key: %d hex digits", KEY_HEX_DIGITS);
+	return for_each_part(c->private_key, check_private_key, NULL, err);
 }
 
 static int check_limits(const struct config *c, struct error *err)

@@ -1,5 +1,5 @@
 /* event.c -- see event.h. */
-#include "service/event.h"
+#include "service/event_private.h"
 
 #include <assert.h>
 #include <endian.h>
@@ -16,6 +16,8 @@
 #include "wire/ws_frame.h"
 
 #define BURST_BYTES (64u << 10)
+/* position.live of a viewer that came while nobody was attached: it is known when somebody is. */
+#define LIVE_UNKNOWN UINT64_MAX
 #define BURST_EVENTS 64
 #define EVENT_BYTES_MAX (SSE_OUTPUT_BYTES(EVENT_OUTPUT_BYTES) + 1024) /* any one event */
 
@@ -41,14 +43,33 @@ struct cached_burst {
 
 struct event_cache {
 	struct cached_burst *formats[VIEWER_FORMAT_COUNT]; /* made when first wanted */
-	uint8_t straddling[EVENT_OUTPUT_BYTES];
+	struct event_scratch scratch;
 };
 
 bool position_equal(const struct position *a, const struct position *b)
 {
 	return a->offset == b->offset && a->epoch == b->epoch && a->mark == b->mark &&
 	       a->notice == b->notice && a->cols == b->cols && a->rows == b->rows &&
-	       a->start == b->start && a->exited == b->exited && a->reset == b->reset;
+	       a->start == b->start && a->exited == b->exited && a->reset == b->reset &&
+	       a->live == b->live;
+}
+
+static bool is_pty(enum viewer_format format)
+{
+	return format == VIEWER_PTY_SSE || format == VIEWER_PTY_WS ||
+	       format == VIEWER_PTY_WS_BINARY;
+}
+
+struct position position_start(const struct feed *feed, enum viewer_format format, bool has_since,
+			       uint64_t epoch, uint64_t offset)
+{
+	struct position pos = { .start = has_since ? POSITION_RESUME : POSITION_OLDEST,
+				.epoch = epoch,
+				.offset = offset };
+	if (is_pty(format))
+		pos.live = feed->ready && feed->attached ? journal_head(feed->journal)
+							 : LIVE_UNKNOWN;
+	return pos;
 }
 
 struct event_cache *event_cache_create(void)
@@ -74,7 +95,8 @@ void event_cache_forget(struct event_cache *c, const struct feed *feed)
 
 static bool is_text(enum viewer_format format)
 {
-	return format == VIEWER_SSE_TEXT || format == VIEWER_WS_TEXT;
+	return format == VIEWER_SSE_TEXT || format == VIEWER_WS_TEXT || format == VIEWER_PTY_SSE ||
+	       format == VIEWER_PTY_WS;
 }
 
 static bool is_ws(enum viewer_format format)
@@ -82,8 +104,7 @@ static bool is_ws(enum viewer_format format)
 	return format == VIEWER_WS_TEXT || format == VIEWER_WS_BINARY;
 }
 
-/* Puts the header in front of a payload that was written at out + WS_HEADER_BYTES_MAX. */
-static size_t finish_frame(char *out, enum ws_opcode opcode, size_t payload)
+size_t event_frame(char *out, enum ws_opcode opcode, size_t payload)
 {
 	uint8_t header[WS_HEADER_BYTES_MAX];
 	size_t size = ws_header_encode(header, opcode, true, payload, NULL);
@@ -104,7 +125,7 @@ static size_t put_json(char *out, enum viewer_format format, const struct feed *
 		size += (size_t)sprintf(payload + size, "\"id\":\"%016" PRIx64 ":%" PRIu64 "\",",
 					feed->epoch, offset);
 	memcpy(payload + size, json + 1, json_size - 1);
-	return finish_frame(out, WS_TEXT, size + json_size - 1);
+	return event_frame(out, WS_TEXT, size + json_size - 1);
 }
 
 static size_t put_output(char *out, enum viewer_format format, const struct feed *feed,
@@ -124,12 +145,12 @@ static size_t put_output(char *out, enum viewer_format format, const struct feed
 				    feed->epoch, offset);
 		n += json_escape(payload + n, data, size);
 		memcpy(payload + n, "\"}", 2);
-		return finish_frame(out, WS_TEXT, n + 2);
+		return event_frame(out, WS_TEXT, n + 2);
 	case VIEWER_WS_BINARY:
 		offset = htobe64(offset);
 		memcpy(payload, &offset, sizeof(offset));
 		memcpy(payload + 8, data, size);
-		return finish_frame(out, WS_BINARY, size + 8);
+		return event_frame(out, WS_BINARY, size + 8);
 	default:
 		assert(false);
 		return 0;
@@ -146,17 +167,43 @@ static size_t put_resize(char *out, enum viewer_format format, const struct feed
 	return put_json(out, format, feed, true, pos->offset, "resize", json, (size_t)n);
 }
 
+void feed_notify(struct feed *feed)
+{
+	feed->notices++;
+	feed->told[feed->notices % FEED_NOTICES] = feed->now;
+}
+
+/* The notice that is due at pos, which moves behind it. A new viewer is told what is now, others each
+ * one; *newest: it has the reason, too. */
+static const struct feed_notice *take_notice(const struct feed *feed, struct position *pos,
+					     bool *newest)
+{
+	if (pos->notice != 0 && feed->notices - pos->notice >= FEED_NOTICES)
+		pos->notice = feed->notices - FEED_NOTICES + 1;
+	*newest = pos->notice == 0 || pos->notice == feed->notices;
+	if (*newest) {
+		pos->notice = feed->notices + 1;
+		return &feed->now;
+	}
+	return &feed->told[pos->notice++ % FEED_NOTICES];
+}
+
 static size_t put_state(char *out, enum viewer_format format, const struct feed *feed,
 			struct position *pos)
 {
-	char json[768];
-	size_t n = (size_t)sprintf(json, "{\"state\":\"%s\"", feed->state);
-	if (feed->step != NULL)
-		n += (size_t)snprintf(json + n, 64, ",\"step\":\"%.40s\"", feed->step);
-	if (feed->reason != NULL) {
+	char json[1280];
+	bool newest;
+	const struct feed_notice *notice = take_notice(feed, pos, &newest);
+	size_t n = (size_t)sprintf(json, "{\"state\":\"%s\"", notice->state);
+	if (notice->step != NULL)
+		n += (size_t)snprintf(json + n, 96, ",\"step\":\"%.40s\",\"step_ms\":%u",
+				      notice->step, notice->step_ms);
+	if (newest && feed->error != NULL)
+		n += (size_t)snprintf(json + n, 64, ",\"error\":\"%.40s\"", feed->error);
+	if (newest && feed->reason != NULL) {
 		size_t size = strlen(feed->reason);
 		n += (size_t)sprintf(json + n, ",\"reason\":\"");
-		n += json_escape(json + n, (const uint8_t *)feed->reason, size < 80 ? size : 80);
+		n += json_escape(json + n, (const uint8_t *)feed->reason, size < 140 ? size : 140);
 		json[n++] = '"';
 	}
 	if (feed->epoch != 0)
@@ -175,7 +222,6 @@ static size_t put_state(char *out, enum viewer_format format, const struct feed 
 	else
 		n += (size_t)sprintf(json + n, ",\"offset\":null");
 	n += (size_t)sprintf(json + n, ",\"cols\":%u,\"rows\":%u}", cols, rows);
-	pos->notice = feed->notices + 1;
 	return put_json(out, format, feed, false, 0, "state", json, n);
 }
 
@@ -208,22 +254,34 @@ static void jump(const struct feed *feed, enum viewer_format format, struct posi
 	pos->mark = journal_mark_from(j, offset);
 }
 
+/* Where those start who have no place. */
+static uint64_t first_offset(const struct journal *j, enum viewer_format format)
+{
+	return is_pty(format) ? journal_recent(j) : journal_oldest(j);
+}
+
 static void jump_with_reset(const struct feed *feed, enum viewer_format format,
 			    struct position *pos, enum reset_reason reason)
 {
-	jump(feed, format, pos,
-	     reason == RESET_GAP ? journal_rejoin(feed->journal) : journal_oldest(feed->journal));
+	const struct journal *j = feed->journal;
+	if (pos->start == POSITION_RUNNING && pos->epoch != feed->epoch &&
+	    pos->live != LIVE_UNKNOWN)
+		pos->live = 0; /* it was an offset of the old one */
+	jump(feed, format, pos, reason == RESET_GAP ? journal_rejoin(j) : first_offset(j, format));
 	pos->reset = (uint8_t)reason;
 	metric_add(reset_reasons[reason].metric, 1);
 }
 
-/* Decides where a new viewer starts, and notices when a position does not exist any more. */
-static void settle(const struct feed *feed, enum viewer_format format, struct position *pos)
+void event_settle(const struct feed *feed, enum viewer_format format, struct position *pos)
 {
 	const struct journal *j = feed->journal;
 	uint64_t head = journal_head(j);
+	if (pos->live == LIVE_UNKNOWN && feed->exit_json != NULL)
+		pos->live = head;
+	else if (pos->live == LIVE_UNKNOWN && feed->attached)
+		pos->live = feed->replayed;
 	if (pos->start == POSITION_OLDEST) {
-		jump(feed, format, pos, journal_oldest(j));
+		jump(feed, format, pos, first_offset(j, format));
 	} else if (pos->epoch != feed->epoch) {
 		jump_with_reset(feed, format, pos, RESET_EPOCH);
 	} else if (pos->start == POSITION_RESUME && feed->exit_json != NULL &&
@@ -261,47 +319,55 @@ static size_t text_span(const struct feed *feed, const struct position *pos, uin
 	return utf8_step(one, left, &valid);
 }
 
-static size_t put_next_output(struct event_cache *c, char *out, enum viewer_format format,
-			      const struct feed *feed, struct position *pos)
+size_t event_bytes(struct event_scratch *scratch, const struct feed *feed,
+		   enum viewer_format format, const struct position *pos, uint64_t end,
+		   const uint8_t **data)
 {
 	const struct journal *j = feed->journal;
-	uint64_t end = journal_head(j);
-	const struct journal_mark *mark = journal_mark(j, pos->mark);
-	if (mark != NULL && mark->offset < end)
-		end = mark->offset;
 	if (end - pos->offset > EVENT_OUTPUT_BYTES)
 		end = pos->offset + EVENT_OUTPUT_BYTES;
 	if (end == pos->offset)
 		return 0;
-	const uint8_t *data = NULL;
 	size_t size = (size_t)(end - pos->offset);
-	if (journal_peek(j, pos->offset, &data) < size) {
-		journal_copy(j, pos->offset, c->straddling, size);
-		data = c->straddling;
+	if (journal_peek(j, pos->offset, data) < size) {
+		journal_copy(j, pos->offset, scratch->straddling, size);
+		*data = scratch->straddling;
 	}
 	if (is_text(format)) {
-		size_t span = text_span(feed, pos, end, data);
-		if (span == 0)
-			return 0;
+		size_t span = text_span(feed, pos, end, *data);
 		if (span > size) { /* a character that a mark cuts */
-			journal_copy(j, pos->offset, c->straddling, span);
-			data = c->straddling;
+			journal_copy(j, pos->offset, scratch->straddling, span);
+			*data = scratch->straddling;
 		}
 		size = span;
 	}
+	return size;
+}
+
+static size_t put_next_output(struct event_cache *c, char *out, enum viewer_format format,
+			      const struct feed *feed, struct position *pos)
+{
+	uint64_t end = journal_head(feed->journal);
+	const struct journal_mark *mark = journal_mark(feed->journal, pos->mark);
+	if (mark != NULL && mark->offset < end)
+		end = mark->offset;
+	const uint8_t *data = NULL;
+	size_t size = event_bytes(&c->scratch, feed, format, pos, end, &data);
 	pos->offset += size;
-	return put_output(out, format, feed, pos->offset, data, size);
+	return size == 0 ? 0 : put_output(out, format, feed, pos->offset, data, size);
 }
 
 /* Writes the one next event behind pos and moves pos. Returns 0 when there is none. */
 static size_t put_next(struct event_cache *c, char *out, enum viewer_format format,
 		       const struct feed *feed, struct position *pos)
 {
+	if (is_pty(format))
+		return event_pty_next(&c->scratch, out, format, feed, pos);
 	if (pos->notice != feed->notices + 1)
 		return put_state(out, format, feed, pos);
 	if (!feed->ready || pos->exited)
 		return 0;
-	settle(feed, format, pos);
+	event_settle(feed, format, pos);
 	if (pos->exited)
 		return 0;
 	if (pos->reset != RESET_NONE)

@@ -1,6 +1,7 @@
 /* gate.c -- see gate.h. */
 #include "service/gate.h"
 
+#include <assert.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +19,7 @@
 #include "service/request.h"
 #include "service/session.h"
 
-#define METHOD_OPTIONS 8
+#define METHOD_OPTIONS 16
 
 /* --- framing --- */
 
@@ -93,26 +94,29 @@ static const struct asset *asset_find(const char *path)
 	return NULL;
 }
 
-/* Compares path with "/sessions/:id/stream" or, for the embedded files, with "*". */
+/* Compares path with "/sessions/:id/stream", "/sandboxes/:sandbox" or, for the embedded files, "*". */
 static bool path_matches(struct request *r, const char *pattern, const char *path,
 			 char id[SESSION_ID_MAX + 1])
 {
+	static_assert(SANDBOX_ID_MAX == SESSION_ID_MAX, "one form of ids");
 	if (strcmp(pattern, "*") == 0) {
 		r->asset = asset_find(path);
 		return r->asset != NULL;
 	}
-	const char *variable = strstr(pattern, ":id");
+	const char *variable = strchr(pattern, ':');
 	if (variable == NULL)
 		return strcmp(pattern, path) == 0;
 	size_t before = (size_t)(variable - pattern);
 	if (strncmp(pattern, path, before) != 0)
 		return false;
 	size_t length = strcspn(path + before, "/");
-	if (length > SESSION_ID_MAX || strcmp(variable + 3, path + before + length) != 0)
+	const char *behind = variable + strcspn(variable, "/");
+	if (length > SESSION_ID_MAX || strcmp(behind, path + before + length) != 0)
 		return false;
-	memcpy(id, path + before, length);
-	id[length] = '\0';
-	return session_id_valid(id);
+	char *value = strncmp(variable, ":id", 3) == 0 ? id : r->sandbox;
+	memcpy(value, path + before, length);
+	value[length] = '\0';
+	return session_id_valid(value);
 }
 
 static bool listener_has(const struct request *r, const struct route *route)
@@ -131,6 +135,8 @@ static unsigned method_of(const char *name)
 		return METHOD_POST;
 	if (strcmp(name, MHD_HTTP_METHOD_DELETE) == 0)
 		return METHOD_DELETE;
+	if (strcmp(name, MHD_HTTP_METHOD_PATCH) == 0)
+		return METHOD_PATCH;
 	return strcmp(name, MHD_HTTP_METHOD_OPTIONS) == 0 ? METHOD_OPTIONS : 0;
 }
 
@@ -167,9 +173,10 @@ static bool check_route(struct request *r, const char *path, const char *method,
 		return false;
 	}
 	char allow[64];
-	snprintf(allow, sizeof(allow), "%s%s%sOPTIONS",
+	snprintf(allow, sizeof(allow), "%s%s%s%sOPTIONS",
 		 (possible & METHOD_GET) != 0 ? "GET, HEAD, " : "",
 		 (possible & METHOD_POST) != 0 ? "POST, " : "",
+		 (possible & METHOD_PATCH) != 0 ? "PATCH, " : "",
 		 (possible & METHOD_DELETE) != 0 ? "DELETE, " : "");
 	if (found == NULL && asked != METHOD_OPTIONS) {
 		struct problem p = problem_make(405, "method-not-allowed", "possible here: %s",
@@ -231,13 +238,24 @@ static bool check_credential(struct request *r, const char *id)
 	};
 	if ((r->route->flags & ROUTE_TICKET) != 0)
 		c.ticket = request_query(r, "ticket");
+	char *bearer = NULL;
+	const char *token = (r->route->flags & ROUTE_TOKEN) != 0 ? request_query(r, "token") : NULL;
+	if (token != NULL && token[0] != '\0' && strcmp(token, "null") != 0) {
+		if (asprintf(&bearer, "Bearer %s", token) < 0)
+			bearer = NULL;
+		c.authorization = bearer;
+	}
 	if ((r->route->flags & ROUTE_STREAM) != 0)
 		c.cookie = MHD_lookup_connection_value(r->connection, MHD_COOKIE_KIND, cookie_name);
 	struct error err = { 0 };
-	if (auth_check(r->app->auth, &c, &r->principal, &err) != 0) {
+	int rc = auth_check(r->app->auth, &c, &r->principal, &err);
+	if (rc != 0)
 		answer_unauthorized(r, &c, err.text);
+	if (bearer != NULL)
+		explicit_bzero(bearer, strlen(bearer));
+	free(bearer);
+	if (rc != 0)
 		return false;
-	}
 	if (r->principal.session[0] != '\0' && strcmp(r->principal.session, id) != 0) {
 		answer_unauthorized(r, &c, "this credential is for another session");
 		return false;
@@ -290,6 +308,13 @@ static bool check_body(struct request *r)
 						   "application/json", NULL };
 	static const char *const codings[] = { "identity", NULL };
 	bool is_input = (r->route->flags & ROUTE_INPUT) != 0;
+	if ((r->route->flags & ROUTE_RAW) != 0) {
+		r->body_bytes_max = r->app->config->input_bytes;
+		if (r->announced == UINT64_MAX || r->announced <= r->body_bytes_max)
+			return true;
+		request_answer_too_large(r, r->body_bytes_max);
+		return false;
+	}
 	if (!is_input && (r->route->flags & ROUTE_JSON) == 0)
 		return true; /* what comes is thrown away */
 

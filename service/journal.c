@@ -290,3 +290,8 @@ uint64_t journal_rejoin(const struct journal *j)
 	journal_copy(j, from, start, size);
 	return from + utf8_rest_of_character(NULL, 0, start, size);
 }
+
+uint64_t journal_recent(const struct journal *j)
+{
+	return j->head - j->oldest <= REJOIN_BYTES ? j->oldest : journal_rejoin(j);
+}

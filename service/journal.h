@@ -55,3 +55,5 @@ size_t journal_memory(const struct journal *j);
 /* Where a reader goes on after a gap: the first line start in the newest 64 KiB, else the first
  * character start there. */
 uint64_t journal_rejoin(const struct journal *j);
+/* Where a reader starts that wants the newest 64 KiB at most: the oldest byte, or as above. */
+uint64_t journal_recent(const struct journal *j);

@@ -2,8 +2,22 @@
 #include "service/json_body.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+static void wipe_and_free(void *memory)
+{
+	if (memory != NULL)
+		explicit_bzero(memory, malloc_usable_size(memory));
+	free(memory);
+}
+
+void json_body_init(void)
+{
+	json_set_alloc_funcs(malloc, wipe_and_free);
+}
 
 static bool deeper_than(const json_t *value, unsigned levels)
 {

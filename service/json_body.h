@@ -10,6 +10,10 @@
 
 #include "service/problem.h"
 
+/* Before the first use of jansson: from here on its memory is wiped when it is freed, because what clients send
+ * may be secret. */
+void json_body_init(void);
+
 /* Deeper nesting is refused. */
 #define JSON_BODY_DEPTH_MAX 16
 

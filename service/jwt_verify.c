@@ -255,6 +255,9 @@ static int set_subject(const json_t *claims, struct principal *ret, struct error
 	const json_t *claim = json_object_get(claims, "did");
 	if (claim == NULL)
 		claim = json_object_get(claims, "sub");
+	else if (json_object_get(claims, "sub") != NULL &&
+		 !json_equal(claim, json_object_get(claims, "sub")))
+		return error_set(err, -EACCES, "the token's did and sub are two");
 	const char *subject = json_string_value(claim);
 	if (subject == NULL || *subject == '\0')
 		return error_set(err, -EACCES, "the token has no did and no sub");

@@ -233,7 +233,8 @@ static void *loop_thread(void *arg)
 static struct lws_context *create_lws(uv_loop_t *uv, const struct config *cfg)
 {
 	/* With TLS each context reads the system's certificates: megabytes that plain tunnels do not need. */
-	bool tls = cfg->tunnel_url != NULL && strncmp(cfg->tunnel_url, "wss:", 4) == 0;
+	bool tls = (cfg->tunnel_url != NULL && strncmp(cfg->tunnel_url, "wss:", 4) == 0) ||
+		   (cfg->providers != NULL && strstr(cfg->providers, "runloop") != NULL);
 	void *foreign[1] = { uv };
 	struct lws_context_creation_info info = {
 		.port = CONTEXT_PORT_NO_LISTEN,

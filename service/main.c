@@ -16,16 +16,21 @@
 #include "service/app.h"
 #include "service/auth.h"
 #include "service/config.h"
+#include "service/config_keys.h"
 #include "service/http.h"
+#include "service/json_body.h"
 #include "service/log.h"
 #include "service/loop.h"
 #include "service/provisioner.h"
 #include "service/registry.h"
+#include "service/tools.h"
 #include "service/version.h"
 #include "store/seal.h"
 #include "store/store.h"
 
 #define COOKIE_KEY_BYTES 32
+#define CLERK_THREADS 2
+#define CLERK_QUEUE 1024   /* requests that wait for the store; then 503 */
 #define STOP_EXTRA_MS 5000 /* beyond drain_s, for shells that are hung up */
 
 static void usage(FILE *out)
@@ -33,6 +38,8 @@ static void usage(FILE *out)
 	fprintf(out, "usage: ptycast serve [--FLAG VALUE ...]   run the service\n"
 		     "       ptycast serve --help             list its flags\n"
 		     "       ptycast --version\n");
+	for (const struct tool *t = tools; t->name != NULL; t++)
+		fprintf(out, "       ptycast %-25s%s\n", t->name, t->help);
 }
 
 static void set_log(const struct config *cfg)
@@ -75,19 +82,6 @@ static void raise_descriptor_limit(void)
 	}
 }
 
-/* The configured pair, or one beside the SQLite file. */
-static int get_seal_keys(const struct config *cfg, const char *location, struct seal_keys **ret,
-			 struct error *err)
-{
-	if (cfg->public_key != NULL)
-		return seal_keys_from_hex(cfg->public_key, cfg->private_key, ret, err);
-	char path[4096];
-	int n = snprintf(path, sizeof(path), "%s.keys", location);
-	if (n < 0 || (size_t)n >= sizeof(path))
-		return error_set(err, -ENAMETOOLONG, "--store: the path is too long");
-	return seal_keys_from_file(path, ret, err);
-}
-
 static int open_store(struct app *app, struct error *err)
 {
 	const char *store = app->config->store;
@@ -99,7 +93,7 @@ static int open_store(struct app *app, struct error *err)
 	int rc = ops->open(location, &app->store, err);
 	if (rc < 0)
 		return rc;
-	return get_seal_keys(app->config, location, &app->seal_keys, err);
+	return config_seal_keys(app->config, true, &app->seal_keys, err);
 }
 
 static int start_loops(struct app *app, struct error *err)
@@ -138,6 +132,8 @@ static int start(struct app *app, struct error *err)
 		rc = provisioner_create(cfg->provisioner_threads, cfg->provisioner_queue,
 					&app->provisioner, err);
 	if (rc == 0)
+		rc = provisioner_create(CLERK_THREADS, CLERK_QUEUE, &app->clerks, err);
+	if (rc == 0)
 		rc = registry_create(app, &app->registry);
 	if (rc == 0)
 		rc = registry_restore(app->registry, err);
@@ -164,6 +160,7 @@ static void stop(struct app *app)
 			app->store_ops->close(app->store);
 		_exit(1);
 	}
+	provisioner_destroy(app->clerks);
 	provisioner_destroy(app->provisioner);
 	for (unsigned i = 0; i < app->loops_count; i++)
 		loop_destroy(app->loops[i]);
@@ -228,14 +225,22 @@ static int serve(int argc, char **argv)
 	raise_descriptor_limit();
 	hide_memory();
 	unsetenv("http_proxy"); /* libwebsockets would send tunnels to local agents through it */
-	char agent[PATH_MAX];   /* absolute: it is started elsewhere */
+	char agent[PATH_MAX], agent_arm64[PATH_MAX + 8]; /* absolute: started elsewhere */
 	struct provider_config providers = {
 		.names = cfg->providers,
 		.agent = realpath(cfg->agent, agent),
+		.ca_file = cfg->ca_file,
+		.keep_alive_s = cfg->keep_alive_s,
+		.runloop_base_url = cfg->runloop_base_url,
+		.runloop_tunnel_url = cfg->runloop_tunnel_url,
 		.tunnel_url = cfg->tunnel_url,
 		.tunnel_transport = cfg->tunnel_transport,
 		.tunnel_token = cfg->tunnel_token,
 	};
+	snprintf(agent_arm64, sizeof(agent_arm64), "%s-arm64",
+		 providers.agent == NULL ? "" : providers.agent);
+	if (access(agent_arm64, R_OK) == 0)
+		providers.agent_arm64 = agent_arm64;
 	struct app app = { .config = cfg, .providers = &providers, .store_ops = &store_sqlite };
 	if (provider_find(&providers, "local") != NULL && access(cfg->agent, X_OK) < 0) {
 		fprintf(stderr, "ptycast: --agent: cannot run %s: %s\n", cfg->agent,
@@ -243,7 +248,11 @@ static int serve(int argc, char **argv)
 		config_destroy(cfg);
 		return 2;
 	}
-	int rc = start(&app, &err);
+	int rc = 0;
+	if (provider_find(&providers, "runloop") != NULL)
+		rc = runloop_create(&providers, &providers.runloop, &err);
+	if (rc == 0)
+		rc = start(&app, &err);
 	if (rc < 0) {
 		fprintf(stderr, "ptycast: %s\n", err.text[0] == '\0' ? strerror(-rc) : err.text);
 	} else {
@@ -257,6 +266,7 @@ static int serve(int argc, char **argv)
 		pthread_sigmask(SIG_UNBLOCK, &wanted, NULL);
 	}
 	stop(&app);
+	runloop_destroy(providers.runloop);
 	log_info("stopped", "status=%d", rc < 0 ? 1 : 0);
 	config_destroy(cfg);
 	return rc < 0 ? 1 : 0;
@@ -268,8 +278,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "ptycast: libsodium does not start\n");
 		return 1;
 	}
+	json_body_init();
 	if (argc >= 2 && strcmp(argv[1], "serve") == 0)
 		return serve(argc - 2, argv + 2);
+	for (const struct tool *t = tools; argc >= 2 && t->name != NULL; t++)
+		if (strcmp(argv[1], t->name) == 0)
+			return t->run(argc - 2, argv + 2);
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
 		printf("ptycast " PTYCAST_VERSION "\n");
 		return 0;

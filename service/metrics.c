@@ -76,6 +76,8 @@ static const struct {
 				  "Requests without a good credential." },
 	[METRIC_STORE_ERRORS] = { "ptycast_store_errors_total", "counter", "",
 				  "Writes to the store that failed, each try." },
+	[METRIC_PROVIDER_CALLS] = { "ptycast_provider_calls_total", "counter", "",
+				    "Requests to a provider's API, each try." },
 };
 
 /* A cache line each: threads that count different things do not slow each other down. */

@@ -36,6 +36,7 @@ enum metric {
 	METRIC_SESSIONS_CREATED, /* ptycast_sessions_created_total */
 	METRIC_UNAUTHORIZED,     /* ptycast_unauthorized_total */
 	METRIC_STORE_ERRORS,     /* ptycast_store_errors_total */
+	METRIC_PROVIDER_CALLS,   /* ptycast_provider_calls_total: requests to a provider's API */
 	METRIC_COUNT,
 };
 
@@ -43,7 +44,7 @@ void metric_add(enum metric m, int64_t n);
 int64_t metric_get(enum metric m);
 
 /* One answered request; route is a number from http.c's table below METRIC_ROUTES_MAX. */
-#define METRIC_ROUTES_MAX 32
+#define METRIC_ROUTES_MAX 64
 void metric_http(unsigned route, const char *route_name, unsigned status, uint64_t duration_us);
 
 /* The whole page, owned by the caller (free()); NULL without memory. */

@@ -34,6 +34,8 @@ static const char *title_of(unsigned status)
 		return "Not Implemented";
 	case 502:
 		return "Bad Gateway";
+	case 504:
+		return "Gateway Timeout";
 	default:
 		return "Service Unavailable";
 	}
@@ -93,6 +95,8 @@ char *problem_json(const struct problem *p, size_t *size)
 		json_object_set_new(root, "expected", json_integer((json_int_t)p->reply.expected));
 	if (p->session != NULL)
 		json_object_set_new(root, "session", json_text(p->session));
+	if (p->error != NULL)
+		json_object_set_new(root, "error", json_text(p->error));
 	char *text = json_dumps(root, JSON_COMPACT);
 	*size = text == NULL ? 0 : strlen(text);
 	return text;

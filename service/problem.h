@@ -12,6 +12,7 @@ struct problem {
 	char allowed[64];                /* what may stand there, "1..1000"; "": none */
 	const char *const *allowed_list; /* the same as a list, NULL-terminated; NULL: none */
 	const char *session;             /* borrowed; NULL: none */
+	const char *error;               /* the original's word for it, static; NULL: none */
 };
 
 struct problem problem_make(unsigned status, const char *slug, const char *format, ...)

@@ -16,29 +16,66 @@ struct provisioner {
 	struct provisioner_job *first, **end;
 	unsigned queued, queue_max;
 	bool stop;
+	struct running *running; /* keys of the jobs that run */
 	unsigned threads_count;
 	pthread_t threads[];
 };
+
+/* On the stack of the thread that runs the job. */
+struct running {
+	struct running *next;
+	uint64_t key;
+};
+
+static bool key_runs_locked(const struct provisioner *p, uint64_t key)
+{
+	for (const struct running *r = p->running; r != NULL; r = r->next)
+		if (r->key == key && key != 0)
+			return true;
+	return false;
+}
+
+/* Takes the first job that may run now off the queue; NULL: there is none. */
+static struct provisioner_job *take_locked(struct provisioner *p)
+{
+	struct provisioner_job **at = &p->first;
+	while (*at != NULL && key_runs_locked(p, (*at)->key))
+		at = &(*at)->next;
+	struct provisioner_job *job = *at;
+	if (job == NULL)
+		return NULL;
+	*at = job->next;
+	if (job->next == NULL)
+		p->end = at;
+	p->queued--;
+	return job;
+}
 
 static void *provisioner_thread(void *arg)
 {
 	struct provisioner *p = arg;
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
-		while (p->first == NULL && !p->stop)
+		struct provisioner_job *job = take_locked(p);
+		if (job == NULL) {
+			if (p->stop && p->first == NULL)
+				break;
 			pthread_cond_wait(&p->changed, &p->lock);
-		struct provisioner_job *job = p->first;
-		if (job == NULL)
-			break;
-		p->first = job->next;
-		if (p->first == NULL)
-			p->end = &p->first;
-		p->queued--;
+			continue;
+		}
+		struct running me = { .next = p->running, .key = job->key };
+		p->running = &me;
 		bool cancelled = p->stop;
 		pthread_mutex_unlock(&p->lock);
 		job->run(job, cancelled);
 		metric_add(METRIC_PROVISIONER_JOBS, -1);
 		pthread_mutex_lock(&p->lock);
+		struct running **at = &p->running;
+		while (*at != &me)
+			at = &(*at)->next;
+		*at = me.next;
+		/* A job of this key, or the end, may have waited for us. */
+		pthread_cond_broadcast(&p->changed);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "service/error.h"
 
@@ -10,6 +11,9 @@ struct provisioner;
 /* Embedded at the start of what the job needs. */
 struct provisioner_job {
 	struct provisioner_job *next;
+	/* Of jobs with the same key one runs at a time, in the order in which they came: the second opening
+	 * in a sandbox finds what the first one remembered. 0: any number. */
+	uint64_t key;
 	/* Called on a provisioner thread; may block; frees or hands on the job. cancelled: the provisioner is
 	 * being destroyed, so just do that. */
 	void (*run)(struct provisioner_job *job, bool cancelled);

@@ -13,6 +13,7 @@
 #include "service/json_body.h"
 #include "service/loop.h"
 #include "service/metrics.h"
+#include "service/provisioner.h"
 #include "service/session.h"
 
 /* --- what was asked --- */
@@ -50,6 +51,8 @@ void request_drop_body(struct request *r)
 	if (r->body_capacity == 0)
 		return;
 	hold_bytes(r, -(int64_t)r->body_capacity);
+	if (r->body != NULL)
+		explicit_bzero(r->body, r->body_size); /* a credential, a password that was typed */
 	free(r->body);
 	r->body = NULL;
 	r->body_size = r->body_capacity = 0;
@@ -250,6 +253,41 @@ void request_resume(void *r, const struct reply *reply)
 	call_answer(&((struct request *)r)->call, reply);
 }
 
+struct blocking_job {
+	struct provisioner_job job;
+	struct request *request;
+	bool (*run)(struct request *r, struct reply *reply);
+};
+
+static void run_blocking(struct provisioner_job *job, bool cancelled)
+{
+	struct blocking_job *b = (struct blocking_job *)job;
+	struct request *r = b->request;
+	struct reply reply = reply_problem(503, "draining", "the service is going down");
+	bool mine = cancelled || b->run(r, &reply);
+	free(b);
+	if (mine)
+		request_resume(r, &reply);
+}
+
+void request_block(struct request *r, bool (*run)(struct request *r, struct reply *reply),
+		   request_fn *finish)
+{
+	struct blocking_job *b = calloc(1, sizeof(*b));
+	request_wait(r, finish);
+	if (b != NULL) {
+		b->job.run = run_blocking;
+		b->request = r;
+		b->run = run;
+		if (provisioner_submit(r->app->clerks, &b->job) == 0)
+			return;
+	}
+	free(b);
+	struct reply busy = reply_problem(503, "busy", "too much is under way: try again");
+	busy.retry_after_s = 1;
+	request_resume(r, &busy);
+}
+
 /* --- its life --- */
 
 bool request_on_loopback(const struct request *r)
@@ -281,6 +319,8 @@ void request_destroy(struct request *r)
 		session_release_viewer(r->session);
 	if (r->session != NULL)
 		session_unref(r->session);
+	if (r->work != NULL)
+		r->free_work(r->work);
 	atomic_fetch_sub(&r->listener->http->requests, 1);
 	free(r);
 }

@@ -16,6 +16,8 @@
 #include "service/route.h"
 #include "service/viewer.h"
 
+#define SANDBOX_ID_MAX 64 /* of A-Z a-z 0-9 _ - */
+
 struct app;
 struct asset;
 struct listener;
@@ -31,13 +33,14 @@ struct request {
 	struct app *app;
 	struct listener *listener;
 	struct MHD_Connection *connection;
-	const struct route *route;  /* NULL: refused before one was found */
-	const struct asset *asset;  /* GET of an embedded file */
-	struct session *session;    /* a reference; NULL where the path has none */
-	struct principal principal; /* who asks; nobody on open routes */
-	const char *host, *origin;  /* headers, NULL without; libmicrohttpd's memory */
-	bool head;                  /* HEAD: only the head of the answer is sent */
-	bool json;                  /* the body is application/json */
+	const struct route *route;        /* NULL: refused before one was found */
+	const struct asset *asset;        /* GET of an embedded file */
+	struct session *session;          /* a reference; NULL where the path has none */
+	char sandbox[SANDBOX_ID_MAX + 1]; /* of the path, "" where it has none */
+	struct principal principal;       /* who asks; nobody on open routes */
+	const char *host, *origin;        /* headers, NULL without; libmicrohttpd's memory */
+	bool head;                        /* HEAD: only the head of the answer is sent */
+	bool json;                        /* the body is application/json */
 
 	/* The body while it comes. Owned. */
 	uint8_t *body;
@@ -58,6 +61,10 @@ struct request {
 	/* For stream.c and ws.c. */
 	struct viewer_params viewer;
 	bool viewer_reserved; /* of session; given back with the request */
+
+	/* Of the handler while it waits; freed with the request by its own function. */
+	void *work;
+	void (*free_work)(void *work);
 };
 
 /* --- what was asked --- */
@@ -102,6 +109,13 @@ void request_add_header(struct request *r, const char *name, const char *value);
  * this call, to exactly one session_...() call, and return; finish is called with what comes. */
 void request_wait(struct request *r, request_fn *finish);
 void request_resume(void *r, const struct reply *reply); /* Thread: any */
+
+/* Instead of an answer: run is called on a thread that may block (the store, keys), and then finish with the
+ * reply that run gave. While run runs nothing else touches r; what it makes goes to r->session and r->work.
+ * When too many wait, finish is called with 503 busy, and run is not. run may hand the duty to call
+ * request_resume() on by returning false (it does not touch r afterwards). */
+void request_block(struct request *r, bool (*run)(struct request *r, struct reply *reply),
+		   request_fn *finish);
 
 /* Takes the connection out of libmicrohttpd's hands, suspended or upgraded, until the one
  * request_give_back(). */

@@ -10,7 +10,12 @@
 struct problem;
 struct request;
 
-enum method { METHOD_GET = 1, METHOD_POST = 2, METHOD_DELETE = 4 }; /* HEAD is GET without a body */
+enum method { /* HEAD is GET without a body */
+	      METHOD_GET = 1,
+	      METHOD_POST = 2,
+	      METHOD_DELETE = 4,
+	      METHOD_PATCH = 8,
+};
 
 enum route_flag {
 	ROUTE_TICKET = 1,   /* ?ticket= is accepted */
@@ -18,11 +23,14 @@ enum route_flag {
 	ROUTE_JSON = 4,     /* has a JSON body, of body_bytes_max at most */
 	ROUTE_INPUT = 8,    /* the body is input: raw, or JSON; config.input_bytes counts */
 	ROUTE_METRICS = 16, /* on the metrics listener when there is one */
+	ROUTE_RAW = 32,   /* the body is input, whatever its type says; config.input_bytes counts */
+	ROUTE_TOKEN = 64, /* ?token= is accepted, and wins over the header; "null" is none */
 };
 
 struct route {
-	const char *path; /* "/sessions/:id/stream"; ":id" is the one variable: a session that is
-			   * found before the handler is called */
+	const char
+		*path; /* "/sessions/:id/stream", with at most one variable: ":id" is a session that
+			   * is found before the handler is called; ":sandbox" is just taken */
 	enum method method;
 	const char *name; /* unique: for metrics */
 	enum role role;   /* ROLE_NONE: open to all */

@@ -97,10 +97,16 @@ bool session_resize_now(struct session *s, uint16_t cols, uint16_t rows)
 {
 	if (session_is_ended(s))
 		return false;
-	if (!s->attached || s->transport->resize(s->tunnel, cols, rows) < 0) {
-		s->want_cols = cols; /* when the tunnel is there */
-		s->want_rows = rows;
-	}
+	session_use(s);
+	s->want_cols = cols; /* when the tunnel is there */
+	s->want_rows = rows;
+	if (!s->attached)
+		return true;
+	int rc = s->transport->resize(s->tunnel, cols, rows);
+	if (rc == 0)
+		s->want_cols = s->want_rows = 0;
+	else if (rc == -ENOTSUP)
+		session_ask_resize(s);
 	return true;
 }
 
@@ -301,7 +307,7 @@ static void run_start(struct session *s, struct note *n)
 		timers[i]->data = s;
 		s->timers_open++;
 	}
-	s->idle_us = s->lost_us = loop_now_us();
+	s->idle_us = s->lost_us = s->used_us = loop_now_us();
 	session_viewers_init(s);
 	session_save(s); /* a restored one with its new number, before that is used */
 	if (!s->restored)
@@ -314,7 +320,7 @@ static void run_start(struct session *s, struct note *n)
 		else
 			session_end_refill(s);
 	} else if (s->endpoint.url != NULL) {
-		session_enter(s, SESSION_CONNECTING, "connect", NULL);
+		session_enter(s, SESSION_CONNECTING, NULL);
 		session_connect(s);
 	} else {
 		session_end(s, "failed", "the service was stopped while it was opened",
@@ -365,6 +371,7 @@ void session_retire(struct session *s)
 	if (s->stopping)
 		return;
 	s->stopping = true;
+	atomic_store(&s->cancelled, true);
 	uv_timer_stop(&s->retry_timer);
 	unsigned retry_ms = s->app->config->retry_ms;
 	struct viewer *next;

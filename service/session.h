@@ -33,14 +33,24 @@ bool session_id_valid(const char *id); /* [A-Za-z0-9_-]{1,64} */
 struct session_spec {
 	const char *id; /* NULL: one is made */
 	const char *subject;
-	const char *sandbox;        /* as asked: "local", or the JSON of an inline one */
-	const char *provider;       /* "local", "url" */
-	const char *const *command; /* NULL-terminated; NULL or empty: the sandbox's shell */
-	const char *const *env;     /* "NAME=VALUE", NULL-terminated; NULL: none */
-	const char *cwd;            /* NULL: the agent's */
-	uint16_t cols, rows;        /* 1..1000 */
-	uint32_t idle_timeout_s;    /* 0: none */
-	const char *params;         /* canonical JSON of all that a repeated POST must agree in */
+	const char *sandbox;  /* "local", the id of a stored one, or the JSON of an inline one */
+	const char *provider; /* "local", "url", "runloop" */
+	bool stored;          /* sandbox is the id of a stored one; subject is its owner */
+	const char *target;   /* inline: sealed by sandbox_read_inline(); else NULL */
+	const char *transport, *agent; /* instead of the sandbox's own; NULL: those */
+	const char *const *command;    /* NULL-terminated; NULL or empty: the sandbox's shell */
+	const char *const *env;        /* "NAME=VALUE", NULL-terminated; NULL: none */
+	const char *cwd;               /* NULL: the agent's */
+	uint16_t cols, rows;           /* 1..1000 */
+	uint32_t idle_timeout_s;       /* 0: none */
+	const char *params; /* canonical JSON of all that a repeated POST must agree in */
+};
+
+/* What was done to open it. */
+#define SESSION_STEPS_MAX 12
+struct session_step {
+	const char *name; /* static */
+	uint32_t ms;      /* since the session was created */
 };
 
 /* A copy of the card. Free with session_info_fini(). */
@@ -54,6 +64,8 @@ struct session_info {
 	int64_t created_ms;
 	char *ended_json;  /* JSON of the API's "ended" member, NULL while alive */
 	bool failed_start; /* ended before it ever was open: ended_json has the reason */
+	struct session_step steps[SESSION_STEPS_MAX];
+	unsigned steps_count;
 };
 int session_info(struct session *s, struct session_info *ret); /* 0 or -ENOMEM; thread: any */
 void session_info_fini(struct session_info *info);

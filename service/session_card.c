@@ -1,6 +1,7 @@
 /* session_card.c -- a session as an object: its birth, its references, its memory, and the card that
  * tells other threads of it. */
 #include <errno.h>
+#include <jansson.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,10 @@ void session_unref(struct session *s)
 	free(s->endpoint_sealed);
 	free(s->subject);
 	free(s->sandbox);
+	free(s->target_sealed);
+	free(s->want_transport);
+	free(s->want_agent);
+	free(s->target_text);
 	free(s->params);
 	free(s->provider_name);
 	free(s->ended_json);
@@ -120,6 +125,7 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 	atomic_init(&s->references, 1);
 	atomic_init(&s->viewers_reserved, 0);
 	atomic_init(&s->card_head, 0);
+	atomic_init(&s->cancelled, false);
 	snprintf(s->id, sizeof(s->id), "%s", id);
 	unsigned hash = 5381;
 	for (const char *c = s->id; *c != '\0'; c++)
@@ -136,7 +142,7 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 					    app->config->journal_bytes / REPLAY_SLACK,
 				    cols, rows);
 	s->feed.journal = s->journal;
-	s->feed.state = session_state_name(SESSION_PROVISIONING);
+	s->feed.now.state = session_state_name(SESSION_PROVISIONING);
 	s->inputs_end = &s->inputs;
 	s->fence = 1;
 	randombytes_buf(s->own_client, sizeof(s->own_client));
@@ -147,6 +153,46 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 		return NULL;
 	}
 	return s;
+}
+
+static char *copy_or_null(const char *text)
+{
+	return text == NULL ? NULL : strdup(text);
+}
+
+/* Which sandbox it is in, for the store. */
+static int make_target_text(struct session *s)
+{
+	if (!s->stored && s->target_sealed == NULL)
+		return 0;
+	json_t *root = json_pack("{s:b, s:s*, s:s*, s:s*}", "stored", s->stored, "sealed",
+				 s->target_sealed, "transport", s->want_transport, "agent",
+				 s->want_agent);
+	s->target_text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
+	json_decref(root);
+	return s->target_text == NULL ? -ENOMEM : 0;
+}
+
+/* *sealed by the newest keys, so that older ones may be taken away. */
+static void seal_anew(const struct session *s, char **sealed)
+{
+	char *anew;
+	if (*sealed == NULL || reseal(s->app->seal_keys, *sealed, &anew) != 1)
+		return;
+	free(*sealed);
+	*sealed = anew;
+}
+
+static void read_target_text(struct session *s, const char *text)
+{
+	json_t *root = json_loads(text, 0, NULL);
+	s->stored = json_is_true(json_object_get(root, "stored"));
+	s->target_sealed = copy_or_null(json_string_value(json_object_get(root, "sealed")));
+	s->want_transport = copy_or_null(json_string_value(json_object_get(root, "transport")));
+	s->want_agent = copy_or_null(json_string_value(json_object_get(root, "agent")));
+	json_decref(root);
+	seal_anew(s, &s->target_sealed);
+	make_target_text(s);
 }
 
 int session_create(struct app *app, const struct session_spec *spec, struct session **ret)
@@ -162,8 +208,13 @@ int session_create(struct app *app, const struct session_spec *spec, struct sess
 	s->cwd = spec->cwd == NULL ? NULL : strdup(spec->cwd);
 	s->idle_timeout_s = spec->idle_timeout_s;
 	s->created_ms = loop_wall_ms();
+	s->stored = spec->stored;
+	s->target_sealed = copy_or_null(spec->target);
+	s->want_transport = copy_or_null(spec->transport);
+	s->want_agent = copy_or_null(spec->agent);
 	if (s->command == NULL || s->env == NULL || (spec->cwd != NULL && s->cwd == NULL) ||
-	    s->provider == NULL) {
+	    s->provider == NULL || (spec->target != NULL && s->target_sealed == NULL) ||
+	    make_target_text(s) < 0) {
 		session_unref(s);
 		return -ENOMEM;
 	}
@@ -184,12 +235,15 @@ int session_restore(struct app *app, const struct store_session *record, struct 
 	s->fence = record->fence + 1;
 	s->idle_timeout_s = record->idle_timeout_s;
 	s->created_ms = record->created_ms;
+	if (record->target != NULL)
+		read_target_text(s, record->target);
 	uint8_t *json = NULL;
 	size_t size;
 	if (record->endpoint != NULL &&
 	    seal_open(app->seal_keys, record->endpoint, &json, &size) == 0) {
 		if (endpoint_from_json((char *)json, &s->endpoint) == 0)
 			s->endpoint_sealed = strdup(record->endpoint);
+		seal_anew(s, &s->endpoint_sealed);
 		seal_free(json, size);
 	}
 	if (record->ended && record->ended_json != NULL) {
@@ -199,18 +253,13 @@ int session_restore(struct app *app, const struct store_session *record, struct 
 		metric_add(METRIC_SESSIONS_PROVISIONING, -1);
 		metric_add(METRIC_SESSIONS_ENDED, 1);
 		s->state = SESSION_ENDED;
-		s->feed.state = session_state_name(SESSION_ENDED);
+		s->feed.now.state = session_state_name(SESSION_ENDED);
 	}
 	*ret = s;
 	return 0;
 }
 
 /* ---- the card ---- */
-
-static char *copy_or_null(const char *text)
-{
-	return text == NULL ? NULL : strdup(text);
-}
 
 int session_info(struct session *s, struct session_info *ret)
 {
@@ -231,6 +280,8 @@ int session_info(struct session *s, struct session_info *ret)
 	const char *ended_json = s->state == SESSION_ENDED ? s->ended_json : NULL;
 	ret->ended_json = copy_or_null(ended_json);
 	ret->failed_start = s->failed_start;
+	memcpy(ret->steps, s->steps, sizeof(ret->steps));
+	ret->steps_count = s->steps_count;
 	bool complete = ended_json == NULL || ret->ended_json != NULL;
 	pthread_mutex_unlock(&s->card_lock);
 	if (complete && ret->subject != NULL && ret->sandbox != NULL && ret->provider != NULL)

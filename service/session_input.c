@@ -33,6 +33,8 @@ struct pending_input {
 struct pending_signal {
 	struct pending_signal *next;
 	uint64_t request, deadline_us;
+	int number;
+	bool waits; /* for a tunnel: the session was asleep */
 	reply_fn *done;
 	void *arg;
 };
@@ -170,8 +172,11 @@ static void on_input_timer(uv_timer_t *timer)
 			continue;
 		}
 		*at = p->next;
-		struct reply reply = reply_problem(
-			503, "delivery-unknown", "the far end did not confirm the signal in time");
+		struct reply reply =
+			p->waits ? reply_problem(503, "not-delivered",
+						 "the far end cannot be reached now")
+				 : reply_problem(503, "delivery-unknown",
+						 "the far end did not confirm the signal in time");
 		reply.retry_after_s = 1;
 		p->done(p->arg, &reply);
 		free(p);
@@ -217,8 +222,19 @@ static bool any_own_sent(const struct session *s)
 	return false;
 }
 
+static void send_signals(struct session *s)
+{
+	for (struct pending_signal *p = s->signals; p != NULL; p = p->next)
+		if (p->waits) {
+			p->waits = false;
+			s->transport->signal(s->tunnel, p->request, p->number);
+		}
+}
+
 void session_input_send(struct session *s)
 {
+	if (s->attached && !s->tunnel_over)
+		send_signals(s);
 	s->send_again = true;
 	if (s->in_send)
 		return; /* a verdict came while one was being sent: another walk follows */
@@ -305,6 +321,7 @@ void session_input_add(struct session *s, const struct input *in)
 	s->inputs_bytes += in->size;
 	metric_add(METRIC_INPUT_QUEUE_BYTES, (int64_t)in->size);
 	s->idle_us = loop_now_us();
+	session_use(s);
 	session_input_send(s);
 }
 
@@ -411,14 +428,18 @@ void session_signal_add(struct session *s, int number, reply_fn *done, void *arg
 {
 	struct reply reply;
 	struct pending_signal *p;
+	bool by_provider = s->transport != NULL && !s->transport->signals && s->provider != NULL &&
+			   s->provider->signal != NULL && s->transport->readdressed;
+	bool wakes = s->asleep; /* then it is as good as attached */
+	session_use(s);
 	if (session_is_ended(s)) {
 		reply = refuse_ended();
 	} else if (s->stopping) {
 		reply = refuse_stopping();
-	} else if (s->transport != NULL && !s->transport->signals) {
+	} else if (s->transport != NULL && !s->transport->signals && !by_provider) {
 		reply = reply_problem(501, "not-supported",
 				      "the far end of this session takes no signals");
-	} else if (!s->attached) {
+	} else if (!s->attached && !wakes) {
 		reply = reply_problem(503, "not-delivered", "the far end cannot be reached now");
 		reply.retry_after_s = 1;
 	} else if ((p = calloc(1, sizeof(*p))) == NULL) {
@@ -432,7 +453,12 @@ void session_signal_add(struct session *s, int number, reply_fn *done, void *arg
 		s->signals = p;
 		s->idle_us = loop_now_us();
 		assert(s->transport != NULL);
-		s->transport->signal(s->tunnel, p->request, number); /* else its deadline answers */
+		p->number = number;
+		p->waits = !by_provider && !s->attached;
+		if (by_provider) /* else its deadline answers */
+			session_ask_signal(s, p->request, number);
+		else if (!p->waits)
+			s->transport->signal(s->tunnel, p->request, number);
 		arm_timer(s);
 		return;
 	}

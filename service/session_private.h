@@ -2,7 +2,8 @@
  *   session_card.c    birth, memory, references; the card that other threads read
  *   session.c         messages from other threads, start and retirement
  *   session_state.c   states, provisioning, the end
- *   session_tunnel.c  the far end: attach, output, loss, reconnect
+ *   session_provider.c what is asked of the provider: a place for the shell, the way back, signs of life
+ *   session_tunnel.c  the far end: attach, output, loss, reconnect, sleep
  *   session_input.c   input and signals until the far end has them
  *   session_viewers.c flushes to viewers, flow control, time limits
  * Thread: the session's loop, but where it says otherwise. */
@@ -32,7 +33,11 @@ struct session {
 	struct loop *loop;
 	char id[SESSION_ID_MAX + 1];
 	char *subject, *sandbox, *provider_name;
-	char *params;                        /* hash of what it was made with */
+	char *params;                      /* hash of what it was made with */
+	bool stored;                       /* sandbox is the id of a stored one */
+	char *target_sealed;               /* an inline sandbox, sealed; or NULL */
+	char *want_transport, *want_agent; /* instead of the sandbox's own; or NULL */
+	char *target_text; /* these four as JSON, for the store; NULL: a built-in sandbox */
 	const struct provider_ops *provider; /* NULL when it is not switched on any more */
 	char **command, **env;               /* NULL-terminated */
 	char *cwd;
@@ -42,6 +47,7 @@ struct session {
 	atomic_uint references;
 	atomic_uint viewers_reserved;
 	_Atomic uint64_t card_head; /* journal's head, for the card */
+	atomic_bool cancelled; /* it has ended or stops: what is asked of its provider is vain */
 
 	/* The card: what other threads may know. Written by the loop's thread. */
 	pthread_mutex_t card_lock; /* guards these; nothing is called under it */
@@ -51,6 +57,8 @@ struct session {
 	uint64_t end;     /* ended: offset behind the last byte */
 	char *ended_json; /* owned; set once, at the end */
 	bool failed_start;
+	struct session_step steps[SESSION_STEPS_MAX];
+	unsigned steps_count;
 
 	/* Loop only from here on. */
 	struct feed feed;
@@ -85,8 +93,17 @@ struct session {
 	uint64_t
 		await_until_us; /* restored: its viewers may come back until then; 0: not awaited */
 	bool stopping;          /* the process ends */
-	bool restored;          /* from the store: the far end decides whether it lives */
-	bool refill;            /* ended already; only its journal is fetched once more */
+	bool has_address;       /* endpoint is fresh: for transports that need that */
+	bool asleep;            /* open, but without a tunnel until somebody uses it */
+	bool reopening, keeping_alive, resizing; /* asked of the provider, not answered yet */
+	unsigned opened_anew;  /* times that its place proved wrong before it was open */
+	uint64_t reopen_at_us; /* not before that */
+	uint64_t reopen_wait_ms;
+	uint64_t keep_alive_at_us; /* 0: since it is open it was not asked */
+	uint64_t used_us;          /* when somebody watched or typed last */
+	const char *end_error;     /* slug of why it ended; NULL: none */
+	bool restored;             /* from the store: the far end decides whether it lives */
+	bool refill;               /* ended already; only its journal is fetched once more */
 	struct endpoint endpoint;
 	char *endpoint_sealed; /* owned; as the store has it */
 	uint64_t fence;
@@ -124,8 +141,9 @@ struct session {
 	&(s)->flush_timer, &(s)->retry_timer, &(s)->close_timer, &(s)->input_timer, &(s)->flow_timer
 
 /* session_state.c */
-void session_enter(struct session *s, enum session_state next, const char *step,
-		   const char *reason);
+void session_enter(struct session *s, enum session_state next, const char *reason);
+/* Tells viewers and the card what is being done now; name is static. */
+void session_step(struct session *s, const char *name, int64_t wall_ms);
 void session_connect(struct session *s);
 /* Tells the shell to go; reason ("closed", "expired") is static, and what the end will be called. */
 void session_hang_up(struct session *s, const char *reason);
@@ -137,6 +155,28 @@ void session_drop_tunnel(struct session *s, bool leave);
 void session_end_refill(struct session *s);
 void session_save(struct session *s);
 bool session_is_ended(const struct session *s); /* loop only */
+
+/* session_provider.c */
+int session_override_target(const struct session *s,
+			    struct sandbox_target *target); /* any thread */
+bool session_reopens(const struct session *s);              /* its provider can find a way back */
+/* Asks for a way back to the shell, unless that is under way, or was a moment ago. */
+void session_reopen(struct session *s);
+/* The opening once more, without what was remembered of the sandbox. False: that was done often enough, or cannot be. */
+bool session_open_anew(struct session *s);
+void session_keep_alive(struct session *s, uint64_t now_us);
+/* Sets want_cols and want_rows by the provider. False: it cannot. */
+bool session_ask_resize(struct session *s);
+bool session_ask_signal(struct session *s, uint64_t request, int number);
+void session_ask_close(struct session *s); /* what does not end by itself */
+
+/* session_tunnel.c */
+void session_end_lost(struct session *s, const char *slug, const char *text);
+void session_retry(struct session *s, const char *text); /* connects again later, or gives up */
+void session_resized(struct session *s, uint16_t cols, uint16_t rows);
+void session_sleep_check(struct session *s, uint64_t now_us);
+void session_use(struct session *s); /* somebody watches or types: wakes it up */
+bool session_is_used(const struct session *s, uint64_t now_us);
 
 /* session_input.c */
 void session_input_add(struct session *s, const struct input *in);

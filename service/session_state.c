@@ -1,8 +1,6 @@
 /* session_state.c -- the life of a session: its states, provisioning, its end. */
 #include <assert.h>
-#include <errno.h>
 #include <inttypes.h>
-#include <sodium.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +12,13 @@
 #include "service/journal.h"
 #include "service/log.h"
 #include "service/metrics.h"
-#include "service/provisioner.h"
 #include "service/session_private.h"
 #include "service/signals.h"
-#include "store/seal.h"
 #include "store/store.h"
 #include "wire/sse.h"
 
-#define CLOSE_MS 4000 /* for a shell to go that was hung up; the agent kills it after 2 s */
+#define CLOSE_OPENING_MS 500 /* for a way to a shell that may not even be there */
+#define CLOSE_MS 4000        /* for a shell to go that was hung up; the agent kills it after 2 s */
 
 static const struct {
 	const char *name;
@@ -49,8 +46,16 @@ bool session_is_ended(const struct session *s)
 	return s->state == SESSION_ENDED; /* only this thread writes it */
 }
 
+/* Into the feed: what viewers are told of the state. */
+static void set_notice(struct session *s, const char *step, uint32_t step_ms)
+{
+	s->feed.now = (struct feed_notice){ states[s->state].name, step, step_ms };
+	feed_notify(&s->feed);
+	session_changed(s);
+}
+
 /* The only writer of s->state after the birth. */
-void session_enter(struct session *s, enum session_state next, const char *step, const char *reason)
+void session_enter(struct session *s, enum session_state next, const char *reason)
 {
 	assert(loop_is_current(s->loop));
 	if (next != s->state) {
@@ -65,18 +70,31 @@ void session_enter(struct session *s, enum session_state next, const char *step,
 		s->state = next;
 		pthread_mutex_unlock(&s->card_lock);
 	}
-	s->feed.state = states[next].name;
-	s->feed.step = step;
-	s->feed.reason = NULL;
+	s->feed.reason = s->feed.error = NULL;
 	if (reason != NULL) {
 		snprintf(s->reason_text, sizeof(s->reason_text), "%s", reason);
 		s->feed.reason = s->reason_text;
 	}
+	if (next == SESSION_ENDED)
+		s->feed.error = s->end_error;
 	if (next == SESSION_OPEN || next == SESSION_ENDED)
 		session_wake_waiters(s);
-	if (next != SESSION_ENDED) /* then the exit event says it */
-		s->feed.notices++;
+	/* Of an end the exit event tells, but not why it could not be opened. */
+	s->feed.now = (struct feed_notice){ .state = states[next].name };
+	if (next != SESSION_ENDED || s->feed.error != NULL)
+		feed_notify(&s->feed);
 	session_changed(s);
+}
+
+void session_step(struct session *s, const char *name, int64_t wall_ms)
+{
+	uint32_t ms = wall_ms > s->created_ms ? (uint32_t)(wall_ms - s->created_ms) : 0;
+	log_info("session step", "session=%s step=%s after_ms=%u", s->id, name, ms);
+	pthread_mutex_lock(&s->card_lock);
+	if (s->steps_count < SESSION_STEPS_MAX)
+		s->steps[s->steps_count++] = (struct session_step){ name, ms };
+	pthread_mutex_unlock(&s->card_lock);
+	set_notice(s, name, ms);
 }
 
 void session_save(struct session *s)
@@ -89,6 +107,7 @@ void session_save(struct session *s)
 		.provider = s->provider_name,
 		.params = s->params,
 		.endpoint = s->endpoint_sealed,
+		.target = session_is_ended(s) ? NULL : s->target_text,
 		.epoch = s->epoch,
 		.end = s->end,
 		.fence = s->fence,
@@ -107,88 +126,6 @@ void session_save(struct session *s)
 		metric_add(METRIC_STORE_ERRORS, 1);
 		log_error("session not saved", "session=%s error=%d", s->id, -rc);
 	}
-}
-
-/* ---- provisioning ---- */
-
-struct provision_job {
-	struct provisioner_job job;
-	struct message answer;   /* posted back when done */
-	struct session *session; /* a reference */
-	char shell[33]; /* its name at the far end: another one for each creation of an id */
-	int status;
-	struct endpoint endpoint;
-	char *sealed;
-	struct error error;
-};
-
-static void on_provisioned(struct message *m, struct loop *l)
-{
-	struct provision_job *j = (struct provision_job *)((char *)m -
-							   offsetof(struct provision_job, answer));
-	struct session *s = j->session;
-	(void)l;
-	if (!session_is_ended(s) && !s->stopping) {
-		if (j->status < 0) {
-			session_end(s, "failed", j->error.text, PTY2_EXIT_UNKNOWN, 0);
-		} else {
-			s->endpoint = j->endpoint;
-			s->endpoint_sealed = j->sealed;
-			j->endpoint = (struct endpoint){ 0 };
-			j->sealed = NULL;
-			session_save(s);
-			session_enter(s, SESSION_CONNECTING, "connect", NULL);
-			session_connect(s);
-		}
-	}
-	/* Whoever comes too late leaves an agent without a shell, which ends by itself. */
-	endpoint_fini(&j->endpoint);
-	free(j->sealed);
-	session_unref(s);
-	free(j);
-}
-
-static void run_provision(struct provisioner_job *job, bool cancelled)
-{
-	struct provision_job *j = (struct provision_job *)job;
-	struct session *s = j->session;
-	if (cancelled)
-		j->status = error_set(&j->error, -ECANCELED, "the service was stopped");
-	else
-		j->status = s->provider->open_pty(s->app->providers, j->shell,
-						  s->app->config->open_timeout_ms, &j->endpoint,
-						  &j->error);
-	if (j->status == 0) {
-		char *json = endpoint_to_json(&j->endpoint);
-		if (json != NULL) {
-			j->sealed = seal(s->app->seal_keys, json, strlen(json));
-			explicit_bzero(json, strlen(json));
-			free(json);
-		}
-		if (j->sealed == NULL)
-			j->status = error_set(&j->error, -ENOMEM, "no memory");
-	}
-	loop_post_answer(s->loop, &j->answer);
-}
-
-/* Thread: any. */
-int session_submit(struct session *s)
-{
-	struct provision_job *j = calloc(1, sizeof(*j));
-	if (j == NULL)
-		return -ENOMEM;
-	j->job.run = run_provision;
-	j->answer.run = on_provisioned;
-	j->session = session_ref(s);
-	uint8_t random[16];
-	randombytes_buf(random, sizeof(random));
-	sodium_bin2hex(j->shell, sizeof(j->shell), random, sizeof(random));
-	int rc = provisioner_submit(s->app->provisioner, &j->job);
-	if (rc < 0) {
-		session_unref(s);
-		free(j);
-	}
-	return rc;
 }
 
 /* ---- the end ---- */
@@ -216,8 +153,13 @@ void session_hang_up(struct session *s, const char *reason)
 		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 		return;
 	}
-	/* No tunnel now: told when it is back, if that is soon. */
-	session_timer(s, &s->close_timer, on_close_timeout, CLOSE_MS);
+	/* No tunnel now: told when it is back. Of a local shell that is soon or never; one far away would live
+	 * on for long, so it is tried as long as a session may be without a tunnel. */
+	session_use(s);
+	if (!s->opened && !s->restored)
+		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_OPENING_MS);
+	else if (!session_reopens(s))
+		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_MS);
 }
 
 /* {"reason":..,"exit_code":..,"signal":..} and the same with text and time for the API. */
@@ -231,6 +173,9 @@ static void make_exit(struct session *s, const char *reason, const char *text,
 		snprintf(signal, sizeof(signal), "\"%s\"", signal_name((int)value, name));
 	snprintf(s->exit_text, sizeof(s->exit_text),
 		 "{\"reason\":\"%s\",\"exit_code\":%s,\"signal\":%s}", reason, code, signal);
+	char error[64] = "null";
+	if (s->end_error != NULL)
+		snprintf(error, sizeof(error), "\"%s\"", s->end_error);
 	char quoted[JSON_ESCAPE_BYTES(200) + 3] = "null";
 	if (text != NULL) {
 		size_t size = strlen(text);
@@ -246,8 +191,9 @@ static void make_exit(struct session *s, const char *reason, const char *text,
 	snprintf(at + n, sizeof(at) - n, ".%03dZ", (int)(s->ended_ms % 1000));
 	char *json = NULL;
 	if (asprintf(&json,
-		     "{\"reason\":\"%s\",\"exit_code\":%s,\"signal\":%s,\"text\":%s,\"at\":\"%s\"}",
-		     reason, code, signal, quoted, at) < 0)
+		     "{\"reason\":\"%s\",\"exit_code\":%s,\"signal\":%s,\"text\":%s,\"error\":%s,"
+		     "\"at\":\"%s\"}",
+		     reason, code, signal, quoted, error, at) < 0)
 		abort();
 	pthread_mutex_lock(&s->card_lock);
 	s->ended_json = json;
@@ -264,15 +210,18 @@ void session_end(struct session *s, const char *reason, const char *text, enum p
 	uv_timer_stop(&s->retry_timer);
 	uv_timer_stop(&s->close_timer);
 	uv_timer_stop(&s->flow_timer);
+	atomic_store(&s->cancelled, true);
 	s->ended_ms = loop_wall_ms();
 	make_exit(s, reason, text, kind, value);
 	s->feed.exit_json = s->exit_text;
 	s->feed.final = true;
 	s->feed.ready = true;
-	session_enter(s, SESSION_ENDED, NULL, text);
+	session_enter(s, SESSION_ENDED, text);
 	session_save(s);
 	session_input_end(s);
 	session_drop_tunnel(s, true);
+	if (strcmp(reason, "exited") != 0)
+		session_ask_close(s);
 	if (s->retire_at_end)
 		session_retire(s);
 }

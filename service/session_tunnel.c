@@ -9,12 +9,14 @@
 #include "service/log.h"
 #include "service/metrics.h"
 #include "service/session_private.h"
+#include "tunnel/ws_client.h"
 
 #define BACKOFF_FIRST_MS 20
 #define BACKOFF_LAST_MS 5000
 #define BACKOFF_REFILL_MS 200
 #define REFILL_ATTEMPTS 10
 #define AWAIT_VIEWERS_US 10000000 /* as long as an agent keeps all for a holder that was lost */
+#define REOPEN_ATTEMPTS 3         /* to connect, before the provider is asked */
 #define STEADY_US 1000000         /* attached for that long: the next loss is a new one */
 #define FLAPPING_ATTEMPTS 4       /* attached and lost at once: back-off from here, up to 0.3 s */
 
@@ -59,7 +61,7 @@ static void check_replayed(struct session *s)
 		return;
 	s->feed.ready = true;
 	if (!s->refill)
-		session_enter(s, SESSION_OPEN, NULL, NULL);
+		session_enter(s, SESSION_OPEN, NULL);
 }
 
 /* The session is over, or what was to be fetched of an ended one is not to be had. */
@@ -96,17 +98,20 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 		s->feed.ready = false;
 		s->replay_end = a->head;
 	}
+	s->feed.replayed = s->known || s->restored ? a->head : 0;
+	s->feed.attached = true;
 	if (s->restored && !s->known && !s->refill)
 		s->await_until_us = loop_now_us() + AWAIT_VIEWERS_US;
 	s->known = s->attached = s->opened = true;
 	s->paused = s->paused_enough = false;
 	s->attached_us = loop_now_us();
 	s->lost_us = 0;
+	s->reopen_wait_ms = s->reopen_at_us = 0;
 	set_size(s, a->cols, a->rows);
 	if (!same && !s->refill)
 		session_save(s);
 	if (s->feed.ready && !s->refill)
-		session_enter(s, SESSION_OPEN, NULL, NULL);
+		session_enter(s, SESSION_OPEN, NULL);
 	check_replayed(s);
 	session_changed(s);
 	if (s->refill)
@@ -116,8 +121,7 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 		return;
 	}
 	if (s->want_cols != 0)
-		s->transport->resize(s->tunnel, s->want_cols, s->want_rows);
-	s->want_cols = s->want_rows = 0;
+		session_resize_now(s, s->want_cols, s->want_rows);
 	session_input_send(s);
 }
 
@@ -173,6 +177,12 @@ static void on_resized(void *arg, uint64_t offset, uint16_t cols, uint16_t rows)
 	session_changed(s);
 }
 
+/* A size that the provider set: this tunnel does not tell. */
+void session_resized(struct session *s, uint16_t cols, uint16_t rows)
+{
+	on_resized(s, journal_head(s->journal), cols, rows);
+}
+
 static void on_input_done(void *arg, uint64_t request, enum pty2_verdict verdict, uint64_t expected)
 {
 	session_input_done(arg, request, verdict, expected);
@@ -218,17 +228,19 @@ static void on_retry(uv_timer_t *timer)
 }
 
 /* The far end is gone for good. */
-static void end_lost(struct session *s, const char *text)
+void session_end_lost(struct session *s, const char *slug, const char *text)
 {
-	if (s->closing)
+	bool failed = !s->opened && !s->restored;
+	if (s->closing) {
 		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
-	else
-		session_end(s, s->opened || s->restored ? "lost" : "failed", text,
-			    PTY2_EXIT_UNKNOWN, 0);
+		return;
+	}
+	s->end_error = slug != NULL ? slug : failed ? "start-failed" : "tunnel-lost";
+	session_end(s, failed ? "failed" : "lost", text, PTY2_EXIT_UNKNOWN, 0);
 }
 
 /* Tries again later, or gives up. */
-static void reconnect(struct session *s, const char *text)
+void session_retry(struct session *s, const char *text)
 {
 	const struct config *cfg = s->app->config;
 	uint64_t now_us = loop_now_us();
@@ -237,7 +249,8 @@ static void reconnect(struct session *s, const char *text)
 	if (s->lost_us == 0)
 		s->lost_us = now_us;
 	if (now_us - s->lost_us > limit_us) {
-		end_lost(s, text);
+		session_end_lost(s, s->opened || s->restored ? "tunnel-lost" : "tunnel-failed",
+				 text);
 		return;
 	}
 	unsigned shift = s->attempts < 8 ? s->attempts : 8;
@@ -252,6 +265,9 @@ static void reconnect(struct session *s, const char *text)
 	s->attempts++;
 	metric_add(METRIC_RECONNECTS, 1);
 	session_timer(s, &s->retry_timer, on_retry, ms);
+	/* A gateway stumbles now and then. When it goes on: is the sandbox still there? */
+	if (s->attempts > REOPEN_ATTEMPTS && (s->opened || s->restored || !s->transport->keeps))
+		session_reopen(s);
 }
 
 static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, const char *text)
@@ -276,6 +292,13 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 	if (session_is_ended(s))
 		return;
 	session_input_lost(s);
+	/* The agent of a sandbox that was suspended, say, or a tunnel that was replaced meanwhile. Where the
+	 * shell is made with its place it is there already, and waited for. */
+	bool wrong_place = end == TUNNEL_GONE ||
+			   (end == TUNNEL_LOST && s->transport->keeps &&
+			    (s->endpoint.remembered || s->attempts > REOPEN_ATTEMPTS));
+	if (!s->opened && !s->restored && wrong_place && session_open_anew(s))
+		return;
 	switch (end) {
 	case TUNNEL_LOST:
 		if (was_attached && loop_now_us() - s->attached_us > STEADY_US)
@@ -283,12 +306,15 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 		else if (was_attached && s->attempts > FLAPPING_ATTEMPTS)
 			s->attempts = FLAPPING_ATTEMPTS;
 		if (s->state == SESSION_OPEN)
-			session_enter(s, SESSION_RECONNECTING, NULL, text);
-		reconnect(s, text);
+			session_enter(s, SESSION_RECONNECTING, text);
+		session_retry(s, text);
 		break;
 	case TUNNEL_GONE:
+		session_end_lost(s, s->opened || s->restored ? "tunnel-lost" : "tunnel-failed",
+				 text);
+		break;
 	case TUNNEL_FAILED:
-		end_lost(s, text);
+		session_end_lost(s, NULL, text);
 		break;
 	case TUNNEL_EXITED:
 		session_end(s, s->closing ? s->close_reason : "exited", NULL, PTY2_EXIT_UNKNOWN, 0);
@@ -318,6 +344,8 @@ void session_connect(struct session *s)
 		return;
 	}
 	assert(s->tunnel == NULL);
+	if (session_is_ended(s) && !s->refill)
+		return;
 	s->transport = tunnel_find(s->endpoint.transport);
 	if (s->transport == NULL) {
 		give_up(s, "failed", "its transport is not known here");
@@ -325,17 +353,36 @@ void session_connect(struct session *s)
 	}
 	if (!s->transport->resends && s->dedupe == NULL)
 		s->dedupe = input_seq_create();
+	if (s->transport->readdressed && !s->has_address && s->refill) {
+		give_up(s, NULL, NULL); /* what it said is gone */
+		return;
+	}
+	if (s->transport->readdressed && !s->has_address) {
+		/* Its address was good for one connection: the answer goes on. */
+		session_reopen(s);
+		session_retry(s, "there is no way back to it");
+		return;
+	}
+	s->has_address = false;
+	struct ws_header headers[TUNNEL_HEADERS_MAX];
+	static_assert(TUNNEL_HEADERS_MAX == ENDPOINT_HEADERS_MAX, "all of an endpoint's");
+	for (unsigned i = 0; i < s->endpoint.headers_count; i++)
+		headers[i] = (struct ws_header){ s->endpoint.headers[i].name,
+						 s->endpoint.headers[i].value };
+	bool remote = session_reopens(s);
 	struct tunnel_params params = {
 		.uv = loop_uv(s->loop),
 		.lws = loop_lws(s->loop),
 		.url = s->endpoint.url,
 		.token = s->endpoint.token,
+		.headers = headers,
+		.headers_count = s->endpoint.headers_count,
 		.shell = s->endpoint.shell,
 		.open = !s->opened && !s->restored,
 		.command = (const char *const *)s->command,
 		.env = (const char *const *)s->env,
 		.cwd = s->cwd,
-		.alone_s = cfg->alone_s,
+		.alone_s = remote ? cfg->remote_alone_s : cfg->alone_s,
 		.linger_s = cfg->forget_s,
 		.ring_bytes = (uint32_t)cfg->agent_ring_bytes,
 		.cols = s->cols,
@@ -370,11 +417,43 @@ static bool end_tunnel(struct loop_work *work)
 /* Its events may be what brought us here, so it goes a moment later. */
 void session_drop_tunnel(struct session *s, bool leave)
 {
-	s->attached = false;
+	s->attached = s->feed.attached = false;
 	if (s->tunnel == NULL || s->tunnel_over)
 		return;
 	s->tunnel_over = true;
 	s->tunnel_leave = leave;
 	s->tunnel_work.run = end_tunnel;
 	loop_work_add(s->loop, &s->tunnel_work);
+}
+
+/* ---- sleep: a session that nobody uses does not keep its sandbox awake ---- */
+
+bool session_is_used(const struct session *s, uint64_t now_us)
+{
+	return s->viewers.first != NULL || s->inputs != NULL ||
+	       now_us < s->used_us + s->app->config->detach_s * UINT64_C(1000000);
+}
+
+/* Only where the far end keeps the shell, and what it says, without us. */
+void session_sleep_check(struct session *s, uint64_t now_us)
+{
+	if (s->provider == NULL || s->provider->keep_alive == NULL || !s->attached ||
+	    s->state != SESSION_OPEN || !s->transport->keeps || s->closing ||
+	    session_is_used(s, now_us))
+		return;
+	log_info("session sleeps", "session=%s", s->id);
+	s->asleep = true;
+	session_drop_tunnel(s, true);
+}
+
+void session_use(struct session *s)
+{
+	s->used_us = loop_now_us();
+	if (!s->asleep)
+		return;
+	log_info("session wakes", "session=%s", s->id);
+	s->asleep = false;
+	s->attempts = 0;
+	s->lost_us = s->used_us;
+	session_connect(s);
 }

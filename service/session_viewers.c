@@ -137,7 +137,7 @@ static void on_gone(struct viewer_host *host, struct viewer *v)
 	if (s->flush_next == v)
 		s->flush_next = viewer_next(v);
 	session_release_viewer(s);
-	s->idle_us = loop_now_us();
+	s->idle_us = s->used_us = loop_now_us();
 	if (s->viewers.first == NULL) { /* else the next pass finds who is the fastest now */
 		s->fastest = 0;
 		session_flow_check(s);
@@ -240,7 +240,9 @@ static bool memory_short(const struct session *s)
 
 static void check_limits(struct session *s, uint64_t now_us)
 {
-	bool quiet = session_is_ended(s) || now_us - s->idle_us > IDLE_OUTPUT_US;
+	/* A viewer that went in this very second did so after it began. */
+	uint64_t idle_us = now_us > s->idle_us ? now_us - s->idle_us : 0;
+	bool quiet = session_is_ended(s) || idle_us > IDLE_OUTPUT_US;
 	if (memory_short(s) && quiet && journal_memory(s->journal) > SHRUNK_BYTES) {
 		journal_shrink(s->journal, SHRUNK_BYTES);
 		session_changed(s);
@@ -248,7 +250,7 @@ static void check_limits(struct session *s, uint64_t now_us)
 	if (s->unsaved)
 		session_save(s);
 	if (!session_is_ended(s) && !s->closing && s->idle_timeout_s > 0 && s->viewers.count == 0 &&
-	    now_us - s->idle_us > s->idle_timeout_s * UINT64_C(1000000)) {
+	    idle_us > s->idle_timeout_s * UINT64_C(1000000)) {
 		session_hang_up(s, "expired");
 	}
 }
@@ -262,6 +264,8 @@ static void on_second(struct loop_second *second, uint64_t now_us, int64_t wall_
 		viewer_tick(v, now_us, wall_ms);
 	}
 	check_limits(s, now_us);
+	session_keep_alive(s, now_us);
+	session_sleep_check(s, now_us);
 	if (s->await_until_us != 0)
 		session_flow_check(s);
 	if (session_is_ended(s) && !s->stopping &&
@@ -296,6 +300,7 @@ void session_viewers_fini(struct session *s)
 void session_viewers_add(struct session *s, const struct viewer_params *p)
 {
 	s->idle_us = loop_now_us();
+	session_use(s);
 	if (viewer_create(&s->host, &s->viewers, p) < 0) {
 		session_release_viewer(s);
 		return;

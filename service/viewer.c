@@ -76,10 +76,17 @@ static void on_handle_closed(uv_handle_t *handle)
 	free_if_done(v);
 }
 
+/* What a WebSocket speaks; NULL for SSE. */
+static const struct viewer_ws_dialect *const dialects[VIEWER_FORMAT_COUNT] = {
+	[VIEWER_WS_TEXT] = &viewer_ws_native,
+	[VIEWER_WS_BINARY] = &viewer_ws_native,
+	[VIEWER_PTY_WS] = &viewer_ws_pty,
+	[VIEWER_PTY_WS_BINARY] = &viewer_ws_pty_binary,
+};
+
 static enum metric kind_metric(const struct viewer *v)
 {
-	return v->format == VIEWER_WS_TEXT || v->format == VIEWER_WS_BINARY ? METRIC_VIEWERS_WS
-									    : METRIC_VIEWERS_SSE;
+	return dialects[v->format] != NULL ? METRIC_VIEWERS_WS : METRIC_VIEWERS_SSE;
 }
 
 /* Ends it now: the socket goes back to its owner. */
@@ -207,8 +214,26 @@ static void closing_done(struct viewer *v)
 
 static void close_ws(struct viewer *v, uint16_t code, const char *reason);
 
+/* It has had all there is of a session that is over. */
+static void close_at_end(struct viewer *v)
+{
+	v->closing_us = loop_now_us();
+	if (v->ws == NULL)
+		return;
+	const char *failure = dialects[v->format]->tells_failure ? event_failure(v->host->feed)
+								 : NULL;
+	if (failure != NULL)
+		close_ws(v, 1011, failure);
+	else
+		close_ws(v, 1000, "exit");
+}
+
 enum viewer_flushed viewer_flush(struct viewer *v)
 {
+	if (v->gone)
+		return VIEWER_GONE;
+	if (v->ws != NULL && v->host->feed->ready)
+		viewer_ws_opened(v->ws);
 	if (v->gone)
 		return VIEWER_GONE;
 	size_t written = 0;
@@ -229,9 +254,7 @@ enum viewer_flushed viewer_flush(struct viewer *v)
 			break;
 		}
 		if (v->position.exited) {
-			v->closing_us = loop_now_us();
-			if (v->ws != NULL)
-				close_ws(v, 1000, "exit");
+			close_at_end(v);
 			continue;
 		}
 		if (written >= SHARE_BYTES) {
@@ -473,9 +496,10 @@ int viewer_create(struct viewer_host *host, struct viewer_list *list, const stru
 		p->ended(p->arg);
 		return -ENOMEM;
 	}
-	bool ws = p->format == VIEWER_WS_TEXT || p->format == VIEWER_WS_BINARY;
+	const struct viewer_ws_dialect *dialect = dialects[p->format];
+	bool ws = dialect != NULL;
 	if (ws)
-		v->ws = viewer_ws_create(&ws_ops, v, p->may_write, cfg);
+		v->ws = viewer_ws_create(dialect, &ws_ops, v, p->may_write, cfg);
 	if ((ws && v->ws == NULL) || uv_poll_init(loop_uv(host->loop), &v->poll, p->fd) < 0) {
 		viewer_ws_destroy(v->ws);
 		free(v);
@@ -495,12 +519,13 @@ int viewer_create(struct viewer_host *host, struct viewer_list *list, const stru
 	v->may_write = p->may_write;
 	v->expires_ms = p->expires_ms;
 	v->started_us = v->moved_us = loop_now_us();
-	if (cfg->max_stream_age_s > 0) /* 90 to 110 %, by the address: no two need agree */
+	bool returns = !ws || dialect->returns;
+	if (cfg->max_stream_age_s > 0 &&
+	    returns) /* 90 to 110 %, by the address: no two need agree */
 		v->max_age_us = cfg->max_stream_age_s * UINT64_C(10000) *
 				(90 + ((uintptr_t)v >> 6) % 21);
-	v->position.start = p->has_since ? POSITION_RESUME : POSITION_OLDEST;
-	v->position.epoch = p->since_epoch;
-	v->position.offset = p->since_offset;
+	v->position = position_start(host->feed, p->format, p->has_since, p->since_epoch,
+				     p->since_offset);
 	v->list = list;
 	v->prev = list->last;
 	if (list->last != NULL)
@@ -534,6 +559,15 @@ static void start_closing(struct viewer *v, uint16_t code, const char *reason)
 		viewer_flush(v);
 }
 
+static void expire(struct viewer *v)
+{
+	if (v->blocked)
+		finish(v); /* it would go on reading what it has not got yet */
+	else
+		start_closing(v, v->ws == NULL ? 0 : dialects[v->format]->expired_code,
+			      "the credential has expired");
+}
+
 void viewer_tick(struct viewer *v, uint64_t now_us, int64_t wall_ms)
 {
 	const struct config *cfg = v->host->app->config;
@@ -548,10 +582,7 @@ void viewer_tick(struct viewer *v, uint64_t now_us, int64_t wall_ms)
 		return;
 	}
 	if (v->expires_ms != 0 && wall_ms >= v->expires_ms) {
-		if (v->blocked)
-			finish(v); /* it would go on reading what it has not got yet */
-		else
-			start_closing(v, 4401, "the credential has expired");
+		expire(v);
 		return;
 	}
 	if (v->blocked) {

@@ -15,6 +15,10 @@ enum viewer_format {
 	VIEWER_SSE_BASE64,
 	VIEWER_WS_TEXT,   /* everything is JSON text */
 	VIEWER_WS_BINARY, /* output is binary, the rest JSON text */
+	/* The original's: output and the end, nothing else. Replayed output asks the terminal nothing. */
+	VIEWER_PTY_SSE,
+	VIEWER_PTY_WS,        /* text of the terminal, no JSON */
+	VIEWER_PTY_WS_BINARY, /* the bytes */
 	VIEWER_FORMAT_COUNT,
 };
 

@@ -4,6 +4,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <jansson.h>
+#include <sodium.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,24 +21,14 @@
 
 #define SMALL_MESSAGE_BYTES 1024
 
-struct viewer_ws {
-	const struct viewer_ws_ops *ops;
-	void *arg;
-	bool may_write;
-	bool has_client;
-	uint8_t client[INPUT_CLIENT_BYTES];
-	const struct config *cfg; /* borrowed */
-	size_t held_bytes;        /* of an unfinished message, as counted in METRIC_BODIES_BYTES */
-	uint64_t begun_us;        /* when it began; 0: there is none */
-	struct ws_decoder decoder;
-};
-
-struct viewer_ws *viewer_ws_create(const struct viewer_ws_ops *ops, void *arg, bool may_write,
+struct viewer_ws *viewer_ws_create(const struct viewer_ws_dialect *dialect,
+				   const struct viewer_ws_ops *ops, void *arg, bool may_write,
 				   const struct config *cfg)
 {
 	struct viewer_ws *ws = calloc(1, sizeof(*ws));
 	if (ws == NULL)
 		return NULL;
+	ws->dialect = dialect;
 	ws->ops = ops;
 	ws->arg = arg;
 	ws->may_write = may_write;
@@ -45,7 +36,7 @@ struct viewer_ws *viewer_ws_create(const struct viewer_ws_ops *ops, void *arg, b
 	/* Twice the input: room for base64 and the usual escapes of JSON. */
 	ws_decoder_init(&ws->decoder, WS_ROLE_SERVER,
 			may_write ? cfg->input_bytes * 2 + SMALL_MESSAGE_BYTES
-				  : SMALL_MESSAGE_BYTES);
+				  : dialect->viewer_bytes_max);
 	return ws;
 }
 
@@ -67,7 +58,10 @@ void viewer_ws_destroy(struct viewer_ws *ws)
 {
 	if (ws == NULL)
 		return;
-	metric_add(METRIC_BODIES_BYTES, -(int64_t)ws->held_bytes);
+	metric_add(METRIC_BODIES_BYTES, -(int64_t)(ws->held_bytes + ws->early_capacity));
+	if (ws->early != NULL)
+		sodium_memzero(ws->early, ws->early_size); /* it may be a password */
+	free(ws->early);
 	ws_decoder_fini(&ws->decoder);
 	free(ws);
 }
@@ -80,6 +74,20 @@ void viewer_ws_tick(struct viewer_ws *ws, uint64_t now_us)
 }
 
 void viewer_ws_answer(struct viewer_ws *ws, uint64_t seq, const struct reply *reply)
+{
+	ws->dialect->answer(ws, seq, reply);
+}
+
+void viewer_ws_opened(struct viewer_ws *ws)
+{
+	if (ws->dialect->opened != NULL)
+		ws->dialect->opened(ws);
+}
+
+/* --- the native dialect --- */
+
+/* An ack, or an error with the problem that HTTP would have told. */
+static void answer(struct viewer_ws *ws, uint64_t seq, const struct reply *reply)
 {
 	json_t *message;
 	if (reply->slug == NULL && seq == 0)
@@ -105,7 +113,7 @@ static void refuse(struct viewer_ws *ws, uint64_t seq, unsigned status, const ch
 		   const char *detail)
 {
 	struct reply reply = reply_problem(status, slug, "%s", detail);
-	viewer_ws_answer(ws, seq, &reply);
+	answer(ws, seq, &reply);
 }
 
 static void type_in(struct viewer_ws *ws, uint64_t seq, const uint8_t *bytes, size_t size)
@@ -190,7 +198,7 @@ static void receive_signal(struct viewer_ws *ws, json_t *message)
 	if (number == 0) {
 		struct reply reply = reply_problem(400, "bad-request", "signal: one of %s",
 						   signal_names_allowed);
-		viewer_ws_answer(ws, 0, &reply);
+		answer(ws, 0, &reply);
 	} else if (!ws->may_write) {
 		refuse(ws, 0, 403, "forbidden", "this credential may only view");
 	} else {
@@ -263,6 +271,17 @@ static void receive_binary(struct viewer_ws *ws, const uint8_t *data, size_t siz
 	type_in(ws, be64toh(seq), data + sizeof(seq), size - sizeof(seq));
 }
 
+const struct viewer_ws_dialect viewer_ws_native = {
+	.text = receive_text,
+	.binary = receive_binary,
+	.answer = answer,
+	.viewer_bytes_max = SMALL_MESSAGE_BYTES,
+	.expired_code = 4401,
+	.returns = true,
+};
+
+/* --- frames --- */
+
 void viewer_ws_receive(struct viewer_ws *ws, uint8_t *data, size_t size)
 {
 	struct ws_event event;
@@ -283,10 +302,10 @@ void viewer_ws_receive(struct viewer_ws *ws, uint8_t *data, size_t size)
 		case WS_EVENT_PONG:
 			break;
 		case WS_EVENT_TEXT:
-			receive_text(ws, event.data, event.size);
+			ws->dialect->text(ws, event.data, event.size);
 			break;
 		case WS_EVENT_BINARY:
-			receive_binary(ws, event.data, event.size);
+			ws->dialect->binary(ws, event.data, event.size);
 			break;
 		case WS_EVENT_PING:
 			ws->ops->send(ws->arg, WS_PONG, event.data, event.size);

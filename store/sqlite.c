@@ -289,6 +289,72 @@ static int sqlite_get_or_put(struct store *s, const char *name, void *value, siz
 	return rc;
 }
 
+/* --- what blocks: the caller's thread --- */
+
+static int sqlite_reseal_session(struct store *s, const struct store_session *seen,
+				 const char *endpoint, const char *target, struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_reseal_session(s->db, seen, endpoint, target, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
+static int sqlite_get_sandbox(struct store *s, const char *id, struct store_sandbox *ret,
+			      struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_get_sandbox(s->db, id, ret, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
+static int sqlite_list_sandboxes(struct store *s, const char *subject, const char *after,
+				 size_t limit,
+				 int (*each)(void *arg, const struct store_sandbox *record),
+				 void *arg, struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_list_sandboxes(s->db, subject, after, limit, each, arg, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
+static int sqlite_count_sandboxes(struct store *s, const char *subject, size_t *ret,
+				  struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_count_sandboxes(s->db, subject, ret, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
+static int sqlite_insert_sandbox(struct store *s, const struct store_sandbox *record,
+				 struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_insert_sandbox(s->db, record, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
+static int sqlite_update_sandbox(struct store *s, const struct store_sandbox *record,
+				 struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_update_sandbox(s->db, record, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
+static int sqlite_delete_sandbox(struct store *s, const char *id, struct error *err)
+{
+	pthread_mutex_lock(&s->db_lock);
+	int rc = sqlite_db_delete_sandbox(s->db, id, err);
+	pthread_mutex_unlock(&s->db_lock);
+	return rc;
+}
+
 /* --- life --- */
 
 static void free_store(struct store *s)
@@ -314,7 +380,7 @@ static int start_thread(struct store *s, struct error *err)
 	return 0;
 }
 
-static int sqlite_open(const char *location, struct store **ret, struct error *err)
+static int open_store(const char *location, bool shared, struct store **ret, struct error *err)
 {
 	struct store *s = calloc(1, sizeof(*s));
 	if (s == NULL)
@@ -329,7 +395,7 @@ static int sqlite_open(const char *location, struct store **ret, struct error *e
 	pthread_cond_init(&s->changed, &attributes);
 	pthread_condattr_destroy(&attributes);
 
-	int rc = sqlite_db_open(location, &s->db, err);
+	int rc = sqlite_db_open(location, shared, &s->db, err);
 	if (rc == 0)
 		rc = start_thread(s, err);
 	if (rc != 0) {
@@ -338,6 +404,16 @@ static int sqlite_open(const char *location, struct store **ret, struct error *e
 	}
 	*ret = s;
 	return 0;
+}
+
+static int sqlite_open(const char *location, struct store **ret, struct error *err)
+{
+	return open_store(location, false, ret, err);
+}
+
+static int sqlite_open_tool(const char *location, struct store **ret, struct error *err)
+{
+	return open_store(location, true, ret, err);
 }
 
 static void sqlite_close(struct store *s)
@@ -356,10 +432,18 @@ static void sqlite_close(struct store *s)
 const struct store_ops store_sqlite = {
 	.scheme = "sqlite",
 	.open = sqlite_open,
+	.open_tool = sqlite_open_tool,
 	.close = sqlite_close,
 	.load_sessions = sqlite_load_sessions,
 	.put_session = sqlite_put_session,
 	.delete_session = sqlite_delete_session,
 	.get_or_put = sqlite_get_or_put,
+	.reseal_session = sqlite_reseal_session,
+	.get_sandbox = sqlite_get_sandbox,
+	.list_sandboxes = sqlite_list_sandboxes,
+	.count_sandboxes = sqlite_count_sandboxes,
+	.insert_sandbox = sqlite_insert_sandbox,
+	.update_sandbox = sqlite_update_sandbox,
+	.delete_sandbox = sqlite_delete_sandbox,
 	.healthy = sqlite_healthy,
 };

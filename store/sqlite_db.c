@@ -6,8 +6,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,40 +14,21 @@
 #include <unistd.h>
 
 #include "service/log.h"
+#include "store/sqlite_private.h"
 
 #define BUSY_TIMEOUT_MS 1000
+#define PATIENT_TIMEOUT_MS 5000 /* while somebody waits for the answer, and of tools */
 #define WAL_KEEP_BYTES "16777216"
 
-#define APPLICATION_ID 0x70747963 /* "ptyc", in the file's header */
-#define SCHEMA_VERSION 1
-
 /* clang-format off */
-static const char schema[] =
-	"CREATE TABLE sessions ("
-	" id TEXT PRIMARY KEY NOT NULL,"
-	" subject TEXT, sandbox TEXT, provider TEXT, params TEXT,"
-	" endpoint TEXT," /* sealed */
-	" epoch INTEGER, end_offset INTEGER, fence INTEGER," /* unsigned 64 bits, as signed ones */
-	" cols INTEGER, rows INTEGER,"
-	" created_ms INTEGER, idle_timeout_s INTEGER,"
-	" ended INTEGER, ended_json TEXT, ended_ms INTEGER);"
-	"CREATE TABLE service_values (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL);";
-
 #define SESSION_COLUMNS \
 	"id, subject, sandbox, provider, params, endpoint, epoch, end_offset, fence, cols, rows," \
-	" created_ms, idle_timeout_s, ended, ended_json, ended_ms"
+	" created_ms, idle_timeout_s, ended, ended_json, ended_ms, target"
 /* clang-format on */
 
-struct sqlite_db {
-	char *path;
-	int lock_fd; /* holds the lock on <path>.lock; -1 for :memory: */
-	sqlite3 *handle;
-	sqlite3_stmt *put, *delete;
-};
-
-static int code_of(int sqlite_code)
+int sqlite_code(int sqlite_result)
 {
-	switch (sqlite_code & 0xff) {
+	switch (sqlite_result & 0xff) {
 	case SQLITE_OK:
 	case SQLITE_DONE:
 	case SQLITE_ROW:
@@ -78,22 +57,33 @@ static int code_of(int sqlite_code)
 	}
 }
 
-/* Says what SQLite says of the last call, which failed. */
-static int set_db_error(struct sqlite_db *db, struct error *err)
+int sqlite_set_error(struct sqlite_db *db, struct error *err)
 {
-	int rc = code_of(sqlite3_errcode(db->handle));
+	int rc = sqlite_code(sqlite3_errcode(db->handle));
 	return error_set(err, rc != 0 ? rc : -EIO, "store sqlite:%.100s: %s", db->path,
 			 sqlite3_errmsg(db->handle));
 }
 
-static int execute(struct sqlite_db *db, const char *sql)
+int sqlite_execute(struct sqlite_db *db, const char *sql)
 {
-	return code_of(sqlite3_exec(db->handle, sql, NULL, NULL, NULL));
+	return sqlite_code(sqlite3_exec(db->handle, sql, NULL, NULL, NULL));
+}
+
+void sqlite_begin_blocking(struct sqlite_db *db)
+{
+	sqlite3_busy_timeout(db->handle, PATIENT_TIMEOUT_MS);
+	sqlite_execute(db, "PRAGMA synchronous = FULL");
+}
+
+void sqlite_end_blocking(struct sqlite_db *db)
+{
+	sqlite_execute(db, "PRAGMA synchronous = NORMAL");
+	sqlite3_busy_timeout(db->handle, db->lock_fd < 0 ? PATIENT_TIMEOUT_MS : BUSY_TIMEOUT_MS);
 }
 
 /* --- writing --- */
 
-static void bind_text(sqlite3_stmt *statement, int index, const char *text)
+void sqlite_bind_text(sqlite3_stmt *statement, int index, const char *text)
 {
 	sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
 }
@@ -106,19 +96,19 @@ static void bind_number(sqlite3_stmt *statement, int index, uint64_t n)
 static int run(sqlite3_stmt *statement)
 {
 	sqlite3_step(statement);
-	int rc = code_of(sqlite3_reset(statement));
+	int rc = sqlite_code(sqlite3_reset(statement));
 	sqlite3_clear_bindings(statement);
 	return rc;
 }
 
 int sqlite_db_put(struct sqlite_db *db, const struct store_session *r)
 {
-	bind_text(db->put, 1, r->id);
-	bind_text(db->put, 2, r->subject);
-	bind_text(db->put, 3, r->sandbox);
-	bind_text(db->put, 4, r->provider);
-	bind_text(db->put, 5, r->params);
-	bind_text(db->put, 6, r->endpoint);
+	sqlite_bind_text(db->put, 1, r->id);
+	sqlite_bind_text(db->put, 2, r->subject);
+	sqlite_bind_text(db->put, 3, r->sandbox);
+	sqlite_bind_text(db->put, 4, r->provider);
+	sqlite_bind_text(db->put, 5, r->params);
+	sqlite_bind_text(db->put, 6, r->endpoint);
 	bind_number(db->put, 7, r->epoch);
 	bind_number(db->put, 8, r->end);
 	bind_number(db->put, 9, r->fence);
@@ -127,39 +117,40 @@ int sqlite_db_put(struct sqlite_db *db, const struct store_session *r)
 	sqlite3_bind_int64(db->put, 12, r->created_ms);
 	bind_number(db->put, 13, r->idle_timeout_s);
 	bind_number(db->put, 14, r->ended);
-	bind_text(db->put, 15, r->ended_json);
+	sqlite_bind_text(db->put, 15, r->ended_json);
 	sqlite3_bind_int64(db->put, 16, r->ended_ms);
+	sqlite_bind_text(db->put, 17, r->target);
 	return run(db->put);
 }
 
 int sqlite_db_delete(struct sqlite_db *db, const char *id)
 {
-	bind_text(db->delete, 1, id);
+	sqlite_bind_text(db->delete, 1, id);
 	return run(db->delete);
 }
 
 int sqlite_db_begin(struct sqlite_db *db)
 {
-	return execute(db, "BEGIN IMMEDIATE");
+	return sqlite_execute(db, "BEGIN IMMEDIATE");
 }
 
 int sqlite_db_commit(struct sqlite_db *db)
 {
-	return execute(db, "COMMIT");
+	return sqlite_execute(db, "COMMIT");
 }
 
 int sqlite_db_rollback(struct sqlite_db *db, struct error *err)
 {
-	int rc = set_db_error(db, err);
+	int rc = sqlite_set_error(db, err);
 	/* After some errors SQLite has done it by itself. */
 	if (sqlite3_get_autocommit(db->handle) == 0)
-		execute(db, "ROLLBACK");
+		sqlite_execute(db, "ROLLBACK");
 	return rc;
 }
 
 /* --- reading --- */
 
-static char *column_text(sqlite3_stmt *statement, int index)
+char *sqlite_column_text(sqlite3_stmt *statement, int index)
 {
 	/* Borrowed from the statement; what takes it copies it. */
 	return (char *)sqlite3_column_text(statement, index);
@@ -173,11 +164,11 @@ static uint64_t column_number(sqlite3_stmt *statement, int index)
 static int read_session(sqlite3_stmt *statement, struct store_session *ret)
 {
 	struct store_session r = {
-		.subject = column_text(statement, 1),
-		.sandbox = column_text(statement, 2),
-		.provider = column_text(statement, 3),
-		.params = column_text(statement, 4),
-		.endpoint = column_text(statement, 5),
+		.subject = sqlite_column_text(statement, 1),
+		.sandbox = sqlite_column_text(statement, 2),
+		.provider = sqlite_column_text(statement, 3),
+		.params = sqlite_column_text(statement, 4),
+		.endpoint = sqlite_column_text(statement, 5),
 		.epoch = column_number(statement, 6),
 		.end = column_number(statement, 7),
 		.fence = column_number(statement, 8),
@@ -186,10 +177,11 @@ static int read_session(sqlite3_stmt *statement, struct store_session *ret)
 		.created_ms = sqlite3_column_int64(statement, 11),
 		.idle_timeout_s = (uint32_t)column_number(statement, 12),
 		.ended = column_number(statement, 13) != 0,
-		.ended_json = column_text(statement, 14),
+		.ended_json = sqlite_column_text(statement, 14),
 		.ended_ms = sqlite3_column_int64(statement, 15),
+		.target = sqlite_column_text(statement, 16),
 	};
-	snprintf(r.id, sizeof(r.id), "%s", column_text(statement, 0));
+	snprintf(r.id, sizeof(r.id), "%s", sqlite_column_text(statement, 0));
 	return store_session_copy(&r, ret);
 }
 
@@ -229,7 +221,7 @@ int sqlite_db_read_all(struct sqlite_db *db, struct store_session **ret, size_t 
 		if (append_record(&records, statement) != 0)
 			rc = error_set(err, -ENOMEM, "out of memory");
 	if (rc == 0 && step != SQLITE_DONE)
-		rc = set_db_error(db, err);
+		rc = sqlite_set_error(db, err);
 	sqlite3_finalize(statement);
 	if (rc != 0) {
 		while (records.count > 0)
@@ -249,11 +241,11 @@ static int read_value(struct sqlite_db *db, const char *name, void *value, size_
 	sqlite3_stmt *statement = NULL;
 	sqlite3_prepare_v2(db->handle, "SELECT value FROM service_values WHERE name = ?", -1,
 			   &statement, NULL);
-	bind_text(statement, 1, name);
+	sqlite_bind_text(statement, 1, name);
 	int step = sqlite3_step(statement);
 	int rc = step == SQLITE_DONE ? -ENOENT : 0;
 	if (step != SQLITE_ROW && step != SQLITE_DONE)
-		rc = set_db_error(db, err);
+		rc = sqlite_set_error(db, err);
 	else if (rc == 0 && (size_t)sqlite3_column_bytes(statement, 0) != size)
 		rc = error_set(err, -EBADMSG, "store sqlite:%.100s: \"%s\" has not %zu bytes",
 			       db->path, name, size);
@@ -269,9 +261,9 @@ static int write_value(struct sqlite_db *db, const char *name, const void *value
 	sqlite3_stmt *statement = NULL;
 	sqlite3_prepare_v2(db->handle, "INSERT INTO service_values (name, value) VALUES (?, ?)", -1,
 			   &statement, NULL);
-	bind_text(statement, 1, name);
+	sqlite_bind_text(statement, 1, name);
 	sqlite3_bind_blob64(statement, 2, value, size, SQLITE_STATIC);
-	int rc = sqlite3_step(statement) == SQLITE_DONE ? 0 : set_db_error(db, err);
+	int rc = sqlite3_step(statement) == SQLITE_DONE ? 0 : sqlite_set_error(db, err);
 	sqlite3_finalize(statement);
 	return rc;
 }
@@ -320,55 +312,10 @@ static int make_private_file(const struct sqlite_db *db, struct error *err)
 	return 0;
 }
 
-static int get_number(struct sqlite_db *db, const char *sql, int64_t *ret, struct error *err)
-{
-	sqlite3_stmt *statement = NULL;
-	sqlite3_prepare_v2(db->handle, sql, -1, &statement, NULL);
-	int rc = sqlite3_step(statement) == SQLITE_ROW ? 0 : set_db_error(db, err);
-	if (rc == 0)
-		*ret = sqlite3_column_int64(statement, 0);
-	sqlite3_finalize(statement);
-	return rc;
-}
-
-static int make_schema(struct sqlite_db *db, struct error *err)
-{
-	char sql[sizeof(schema) + 200];
-	snprintf(sql, sizeof(sql),
-		 "BEGIN IMMEDIATE; %s PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
-		 schema, APPLICATION_ID, SCHEMA_VERSION);
-	return execute(db, sql) == 0 ? 0 : set_db_error(db, err);
-}
-
-static int check_schema(struct sqlite_db *db, struct error *err)
-{
-	int64_t application = 0, version = 0, objects = 0;
-	int rc = get_number(db, "PRAGMA application_id", &application, err);
-	if (rc == 0)
-		rc = get_number(db, "PRAGMA user_version", &version, err);
-	if (rc == 0)
-		rc = get_number(db, "SELECT count(*) FROM sqlite_schema", &objects, err);
-	if (rc != 0)
-		return rc;
-	if (objects == 0 && version == 0)
-		return make_schema(db, err);
-	if (application != APPLICATION_ID)
-		return error_set(err, -EBADMSG,
-				 "store sqlite:%.100s is the database of another program",
-				 db->path);
-	if (version != SCHEMA_VERSION)
-		return error_set(
-			err, -EPROTONOSUPPORT,
-			"store sqlite:%.100s was written by a newer ptycast: its schema is "
-			"%" PRId64 ", this one knows %d",
-			db->path, version, SCHEMA_VERSION);
-	return 0;
-}
-
 static int prepare(struct sqlite_db *db, const char *sql, sqlite3_stmt **ret, struct error *err)
 {
 	int rc = sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT, ret, NULL);
-	return rc == SQLITE_OK ? 0 : set_db_error(db, err);
+	return rc == SQLITE_OK ? 0 : sqlite_set_error(db, err);
 }
 
 static int open_handle(struct sqlite_db *db, struct error *err)
@@ -377,26 +324,28 @@ static int open_handle(struct sqlite_db *db, struct error *err)
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
 	if (sqlite3_open_v2(db->path, &db->handle, flags, NULL) != SQLITE_OK)
 		return db->handle == NULL ? error_set(err, -ENOMEM, "out of memory")
-					  : set_db_error(db, err);
+					  : sqlite_set_error(db, err);
 	sqlite3_extended_result_codes(db->handle, 1);
-	sqlite3_busy_timeout(db->handle, BUSY_TIMEOUT_MS);
-	int rc = check_schema(db, err);
+	sqlite3_busy_timeout(db->handle, PATIENT_TIMEOUT_MS);
+	int rc = sqlite_schema_make(db, err);
 	if (rc != 0)
 		return rc;
-	if (execute(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-			"PRAGMA journal_size_limit = " WAL_KEEP_BYTES ";"
-			"PRAGMA trusted_schema = OFF; PRAGMA cache_size = -1024") != 0)
-		return set_db_error(db, err);
+	if (sqlite_execute(db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+			       "PRAGMA journal_size_limit = " WAL_KEEP_BYTES ";"
+			       "PRAGMA trusted_schema = OFF; PRAGMA cache_size = -1024") != 0)
+		return sqlite_set_error(db, err);
 	rc = prepare(db,
 		     "INSERT OR REPLACE INTO sessions (" SESSION_COLUMNS ")"
-		     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 		     &db->put, err);
 	if (rc == 0)
 		rc = prepare(db, "DELETE FROM sessions WHERE id = ?", &db->delete, err);
+	if (rc == 0 && db->lock_fd >= 0)
+		sqlite3_busy_timeout(db->handle, BUSY_TIMEOUT_MS);
 	return rc;
 }
 
-int sqlite_db_open(const char *path, struct sqlite_db **ret, struct error *err)
+int sqlite_db_open(const char *path, bool shared, struct sqlite_db **ret, struct error *err)
 {
 	struct sqlite_db *db = calloc(1, sizeof(*db));
 	char *own_path = strdup(path);
@@ -409,7 +358,8 @@ int sqlite_db_open(const char *path, struct sqlite_db **ret, struct error *err)
 	db->lock_fd = -1;
 	int rc = 0;
 	if (strcmp(path, ":memory:") != 0) {
-		rc = lock_file(db, err);
+		if (!shared)
+			rc = lock_file(db, err);
 		if (rc == 0)
 			rc = make_private_file(db, err);
 	}

@@ -4,6 +4,7 @@
  * record can never be written. */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "service/error.h"
@@ -11,8 +12,9 @@
 
 struct sqlite_db;
 
-/* Opens or makes the file, 0600, or a database in memory for ":memory:". */
-int sqlite_db_open(const char *path, struct sqlite_db **ret, struct error *err);
+/* Opens or makes the file, 0600, or a database in memory for ":memory:". shared: beside the process that has
+ * it, without its lock. */
+int sqlite_db_open(const char *path, bool shared, struct sqlite_db **ret, struct error *err);
 void sqlite_db_close(struct sqlite_db *db); /* NULL is allowed */
 
 /* A transaction: begin, puts and deletes, then commit, or rollback after any error but -EINVAL. */
@@ -31,3 +33,20 @@ int sqlite_db_read_all(struct sqlite_db *db, struct store_session **ret, size_t 
 /* As store.h's get_or_put. */
 int sqlite_db_get_or_put(struct sqlite_db *db, const char *name, void *value, size_t size,
 			 struct error *err);
+
+/* As store.h's ops of these names. */
+int sqlite_db_get_sandbox(struct sqlite_db *db, const char *id, struct store_sandbox *ret,
+			  struct error *err);
+int sqlite_db_list_sandboxes(struct sqlite_db *db, const char *subject, const char *after,
+			     size_t limit,
+			     int (*each)(void *arg, const struct store_sandbox *record), void *arg,
+			     struct error *err);
+int sqlite_db_count_sandboxes(struct sqlite_db *db, const char *subject, size_t *ret,
+			      struct error *err);
+int sqlite_db_insert_sandbox(struct sqlite_db *db, const struct store_sandbox *record,
+			     struct error *err);
+int sqlite_db_update_sandbox(struct sqlite_db *db, const struct store_sandbox *record,
+			     struct error *err);
+int sqlite_db_delete_sandbox(struct sqlite_db *db, const char *id, struct error *err);
+int sqlite_db_reseal_session(struct sqlite_db *db, const struct store_session *seen,
+			     const char *endpoint, const char *target, struct error *err);

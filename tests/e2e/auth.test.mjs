@@ -31,7 +31,8 @@ test('takes a JWT of its secret, with its subject and role', async () => {
   assert.equal(await get(good()), 200);
   assert.equal(await get(good({ exp: 1e6 })), 200);
   assert.equal(await get(jwt('HS256', SECRET, { sub: 'bob' })), 404);
-  assert.equal(await get(jwt('HS256', SECRET, { sub: 'bob', did: 'alice' })), 200, 'did wins over sub');
+  assert.equal(await get(jwt('HS256', SECRET, { sub: 'alice', did: 'alice' })), 200);
+  assert.equal(await get(jwt('HS256', SECRET, { sub: 'bob', did: 'alice' })), 401, 'which of the two it is for');
   assert.equal(await get(jwt('HS256', SECRET, { did: 'alice' })), 200);
   assert.equal(await get(good({ header: { kid: 'x' } })), 200);
   const asRole = (role) => service.client(good({ role }));

@@ -169,7 +169,7 @@ const invalid = [
   [{}, 'sandbox'],
   [{ command: ['cat'] }, 'sandbox'],
   ...[
-    'nope',
+    'no pe',
     '',
     5,
     null,
@@ -506,6 +506,7 @@ test('needs a provider that is switched on', async (t) => {
   const client = none.client();
   (await create({ sandbox: 'local' }, client)).isProblem(400, 'bad-request', { field: 'sandbox' });
   (await create({ sandbox: { provider: 'local' } }, client)).isProblem(400, 'bad-request');
+  (await create({ sandbox: 'nobody-stored-it' }, client)).isProblem(404, 'not-found');
   const { providers } = (await client.get('/providers')).is(200).json;
   assert.deepEqual(
     providers.map((p) => p.name),

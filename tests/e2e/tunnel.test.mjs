@@ -41,7 +41,7 @@ async function typing(client, how = 'raw', bytes) {
 test('opens, types, resizes, signals and ends a shell in an agent elsewhere', async (t) => {
   const { client } = await setUp(t);
   const shell = await PatternShell.create(client, 'lines', { sandbox, cols: 77, rows: 11 });
-  assert.equal((await shell.info()).sandbox, null);
+  assert.deepEqual((await shell.info()).sandbox, { provider: 'url' });
   assert.equal((await shell.info()).provider, 'url');
   const stream = await shell.view();
   await shell.write(100_000);
@@ -302,7 +302,7 @@ test('says why a session cannot be had: wrong token, nobody there, not a WebSock
     });
     const client = service.client();
     const answer = await client.post('/sessions?wait=open', { json: { sandbox, id: 'x' } });
-    answer.isProblem(502, 'start-failed', { session: 'x' });
+    answer.isProblem(502, 'tunnel-failed', { session: 'x' });
     assert.ok(!answer.text.includes(token) && !service.log.includes(token));
     assert.equal((await client.get('/sessions/x')).json.ended.reason, 'failed');
   }

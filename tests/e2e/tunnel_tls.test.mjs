@@ -56,6 +56,6 @@ test('refuses a certificate of an unknown CA, and one for another name', async (
   for (const [host, args] of [['localhost', []], ['127.0.0.1', ['--ca-file', key('ca.pem')]]]) {
     const service = await start(t, host, args);
     const answer = await service.client().post('/sessions?wait=open', { json: { sandbox: { provider: 'url' } } });
-    answer.isProblem(502, 'start-failed');
+    answer.isProblem(502, 'tunnel-failed');
   }
 });

@@ -129,6 +129,15 @@ export function holdEvent(name, data, format) {
   check(`/components/schemas/${schema}`, data, `event ${name}`);
 }
 
+const ptyEventSchemas = { output: 'OutputTextEvent', exit: 'PtyExitEvent', error: 'PtyErrorEvent' };
+
+/** The same for a stream of /pty or /tty. */
+export function holdPtyEvent(name, data) {
+  const schema = ptyEventSchemas[name];
+  if (!schema) throw new ContractError(`there is no event "${name}" on /pty`);
+  check(`/components/schemas/${schema}`, data, `event ${name}`);
+}
+
 const messages = '/components/schemas/WsServerMessage/oneOf';
 const branches = Object.fromEntries(
   at(messages)[0].map((branch, i) => [branch.properties.event.const, `${messages}/${i}`]),

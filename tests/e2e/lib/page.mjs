@@ -6,7 +6,8 @@ import { DEADLINE_MS, until } from './wait.mjs';
 
 let browser = null;
 
-async function launched() {
+/** Chromium, one for the test file. */
+export async function launched() {
   browser ??= await chromium.launch({
     executablePath: '/usr/bin/chromium',
     args: [

@@ -8,15 +8,17 @@
 #include <cmocka.h>
 
 #include "handlers/new_session.h"
+#include "providers/provider.h"
 #include "service/json_body.h"
 #include "wire/pty_frame.h"
 
-static const char *const providers[] = { "local", "url", NULL };
+static const char *const providers[] = { "local", "url", "runloop", NULL };
+static const struct provider_config cfg = { .names = "local,url,runloop" };
 
 static bool read(const char *text, struct new_session *ret, struct problem *problem)
 {
 	json_auto_t *body = json_body_parse(text, strlen(text), new_session_members, problem);
-	return body != NULL && new_session_read(body, providers, 60, ret, problem);
+	return body != NULL && new_session_read(body, &cfg, providers, 60, ret, problem);
 }
 
 static void assert_refused(const char *text, const char *field)
@@ -97,12 +99,40 @@ static void params_do_not_depend_on_order_id_or_what_is_default(void **state)
 	new_session_fini(&b);
 }
 
+static void leaves_remote_sandboxes_to_be_found(void **state)
+{
+	(void)state;
+	struct new_session n;
+	struct problem problem;
+	assert_true(
+		read("{\"sandbox\":\"box-1\",\"transport\":\"native\",\"agent\":\"pty-tunnel\"}",
+		     &n, &problem));
+	assert_true(n.remote && n.spec.stored);
+	assert_string_equal(n.spec.sandbox, "box-1");
+	assert_string_equal(n.spec.transport, "native");
+	assert_string_equal(n.spec.agent, "pty-tunnel");
+	assert_null(n.spec.provider);
+	new_session_fini(&n);
+	assert_true(read("{\"sandbox\":{\"provider\":\"runloop\",\"external_id\":\"d\"}}", &n,
+			 &problem));
+	assert_true(n.remote && !n.spec.stored);
+	new_session_fini(&n);
+	assert_true(read("{\"sandbox\":\"local\"}", &n, &problem));
+	assert_false(n.remote);
+	new_session_fini(&n);
+}
+
 static void names_the_member_at_fault(void **state)
 {
 	(void)state;
 	assert_refused("{}", "sandbox");
 	assert_refused("{\"sandbox\":7}", "sandbox");
-	assert_refused("{\"sandbox\":\"nope\"}", "sandbox");
+	assert_refused("{\"sandbox\":\"no pe\"}", "sandbox");
+	assert_refused("{\"sandbox\":\"runloop\"}", "sandbox");
+	assert_refused("{\"sandbox\":{\"provider\":\"nope\"}}", "sandbox.provider");
+	assert_refused("{\"sandbox\":\"local\",\"transport\":\"agent\"}", "transport");
+	assert_refused("{\"sandbox\":\"box-1\",\"transport\":\"ssh\"}", "transport");
+	assert_refused("{\"sandbox\":\"box-1\",\"agent\":7}", "agent");
 	assert_refused("{\"sandbox\":{}}", "sandbox.provider");
 	assert_refused("{\"sandbox\":{\"provider\":\"url\",\"credential\":\"x\"}}",
 		       "sandbox.credential");
@@ -142,7 +172,7 @@ static void bounds_command_env_and_cwd_together(void **state)
 					      b);
 		struct new_session n;
 		struct problem problem;
-		bool ok = new_session_read(body, providers, 0, &n, &problem);
+		bool ok = new_session_read(body, &cfg, providers, 0, &n, &problem);
 		assert_int_equal(ok, more == 0);
 		if (ok)
 			new_session_fini(&n);
@@ -159,6 +189,7 @@ int main(void)
 		cmocka_unit_test(fills_in_the_defaults),
 		cmocka_unit_test(reads_every_member),
 		cmocka_unit_test(params_do_not_depend_on_order_id_or_what_is_default),
+		cmocka_unit_test(leaves_remote_sandboxes_to_be_found),
 		cmocka_unit_test(names_the_member_at_fault),
 		cmocka_unit_test(bounds_command_env_and_cwd_together),
 	};

@@ -304,7 +304,7 @@ static void accepts_hs256_with_subject_expiry_and_role(void **state)
 	assert_string_equal(p.subject, "b");
 	assert_int_equal(p.role, ROLE_VIEW);
 	p = assert_claims_accepted(
-		a, claims_until("{\"sub\":\"b\",\"did\":\"c\",\"role\":\"write\",\"exp\":%ld.5}"));
+		a, claims_until("{\"sub\":\"c\",\"did\":\"c\",\"role\":\"write\",\"exp\":%ld.5}"));
 	assert_string_equal(p.subject, "c");
 	assert_int_equal(p.role, ROLE_WRITE);
 	assert_int_equal(p.expires_ms % 1000, 500);
@@ -332,9 +332,11 @@ static void wants_a_subject_that_can_be_printed(void **state)
 	struct auth *a = auth_with_secret(true);
 	static const char *const none[] = { "{\"exp\":%ld}", "{\"sub\":\"\",\"exp\":%ld}",
 					    "{\"sub\":7,\"exp\":%ld}",
-					    "{\"did\":null,\"sub\":\"a\",\"exp\":%ld}" };
+					    "{\"did\":\"\",\"exp\":%ld}" };
 	for (size_t i = 0; i < COUNT_OF(none); i++)
 		assert_claims_refused(a, claims_until(none[i]), "the token has no did and no sub");
+	assert_claims_refused(a, claims_until("{\"did\":\"a\",\"sub\":\"b\",\"exp\":%ld}"),
+			      "the token's did and sub are two");
 	static const char *const odd[] = { "{\"sub\":\"a\\nb\",\"exp\":%ld}",
 					   "{\"sub\":\"a\\u007f\",\"exp\":%ld}" };
 	for (size_t i = 0; i < COUNT_OF(odd); i++)

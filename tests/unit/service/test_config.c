@@ -293,12 +293,16 @@ static void refuses_short_secrets_and_half_a_key_pair(void **state)
 	(void)state;
 #define HEX64 "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
 	REFUSED("--jwt-secret has less than 16 bytes", "--jwt-secret=0123456789abcde");
-	REFUSED("--public-key and --private-key go together", "--public-key=" HEX64);
-	REFUSED("--public-key and --private-key go together", "--private-key=" HEX64);
-	REFUSED("--private-key: 64 hex digits", "--public-key=" HEX64, "--private-key=" HEX64 "0");
+	REFUSED("--public-key needs --private-key", "--public-key=" HEX64);
+	REFUSED("--private-key: 64 hex digits, of several the newest first", "--public-key=" HEX64,
+		"--private-key=" HEX64 "0");
+	REFUSED("--private-key: 64 hex digits, of several the newest first",
+		"--private-key=" HEX64 "," HEX64 HEX64);
 	REFUSED("--public-key: 64 hex digits", "--public-key=x", "--private-key=" HEX64);
 	struct config *c = NULL;
 	assert_int_equal(LOAD(&c, NULL, "--public-key=" HEX64, "--private-key=" HEX64), 0);
+	config_destroy(c);
+	assert_int_equal(LOAD(&c, NULL, "--private-key=" HEX64 ", " HEX64), 0);
 	config_destroy(c);
 }
 
@@ -310,7 +314,7 @@ static void knows_its_providers_and_what_they_need(void **state)
 			      "--tunnel-url=wss://box.example.com/ws?token=t"),
 			 0);
 	config_destroy(c);
-	REFUSED("--providers: local, url, got \"vercle\"", "--providers=local,vercle");
+	REFUSED("--providers: local, url, runloop, got \"vercle\"", "--providers=local,vercle");
 	REFUSED("--providers url needs --tunnel-url", "--providers=url");
 	static const char *const bad[] = { "http://box.example.com", "ws://", "wss:///path",
 					   "ws://:80" };

@@ -20,6 +20,8 @@
 #define EPOCH UINT64_C(0x3f9c5a0e77b1d204)
 #define EXIT_JSON "{\"reason\":\"exited\",\"exit_code\":0,\"signal\":null}"
 
+#define NATIVE_COUNT VIEWER_PTY_SSE /* the formats in front of it; the others: test_event_pty.c */
+
 /* All that one viewer got, read back. */
 struct seen {
 	char names[256]; /* first letters of the events: s o r (resize) R (reset) x */
@@ -148,7 +150,7 @@ static void bed_init(struct bed *b)
 	b->journal = journal_create(1 << 20, 80, 24);
 	b->cache = event_cache_create();
 	b->feed = (struct feed){
-		.journal = b->journal, .ready = true, .epoch = EPOCH, .state = "open"
+		.journal = b->journal, .ready = true, .epoch = EPOCH, .now.state = "open"
 	};
 }
 
@@ -174,7 +176,7 @@ static void bed_exit(struct bed *b)
 {
 	b->feed.exit_json = EXIT_JSON;
 	b->feed.final = true;
-	b->feed.state = "ended";
+	b->feed.now.state = "ended";
 	b->feed.version++;
 }
 
@@ -242,7 +244,7 @@ static void resumes_at_every_offset_without_a_lost_or_doubled_byte(void **state)
 	bed_append(&b, data, 200);
 	bed_resize(&b, 100);
 	bed_append(&b, data + 200, 200);
-	for (int format = 0; format < VIEWER_FORMAT_COUNT; format++) {
+	for (int format = 0; format < NATIVE_COUNT; format++) {
 		if (format == VIEWER_SSE_TEXT || format == VIEWER_WS_TEXT)
 			continue; /* random bytes are not text: the next test */
 		for (uint64_t at = 0; at <= 400; at++) {
@@ -432,19 +434,65 @@ static void holds_while_the_journal_is_not_known(void **state)
 	struct bed b;
 	bed_init(&b);
 	b.feed.ready = false;
-	b.feed.state = "connecting";
+	b.feed.now.state = "connecting";
 	struct position pos = resume(3);
 	struct seen s = { 0 };
 	drain(&b, VIEWER_SSE_TEXT, &pos, &s);
 	assert_string_equal(s.names, "s");
 	bed_append(&b, "012345", 6);
 	b.feed.ready = true;
-	b.feed.state = "open";
-	b.feed.notices++;
+	b.feed.now.state = "open";
+	feed_notify(&b.feed);
 	b.feed.version++;
 	drain(&b, VIEWER_SSE_TEXT, &pos, &s);
 	assert_string_equal(s.names, "sso");
 	assert_memory_equal(s.bytes, "345", 3);
+	seen_fini(&s);
+	bed_fini(&b);
+}
+
+static void tells_each_step_once_and_a_newcomer_the_last(void **state)
+{
+	(void)state;
+	static const char *const steps[] = { "devbox", "install", "start" };
+	struct bed b;
+	bed_init(&b);
+	b.feed.ready = false;
+	b.feed.now.state = "provisioning";
+	struct position pos = { .start = POSITION_OLDEST };
+	struct seen s = { 0 };
+	drain(&b, VIEWER_SSE_TEXT, &pos, &s);
+	assert_string_equal(s.names, "s");
+	for (unsigned i = 0; i < 3; i++) { /* faster than the viewer */
+		b.feed.now.step = steps[i];
+		b.feed.now.step_ms = i;
+		feed_notify(&b.feed);
+		b.feed.version++;
+	}
+	const struct burst *burst = event_burst(b.cache, &b.feed, VIEWER_SSE_TEXT, &pos);
+	assert_int_equal(burst->count, 3);
+	const char *at = burst->data;
+	for (unsigned i = 0; i < 3; i++) {
+		at = strstr(at, steps[i]);
+		assert_non_null(at);
+	}
+	pos = burst->after;
+	assert_int_equal(event_burst(b.cache, &b.feed, VIEWER_SSE_TEXT, &pos)->count, 0);
+	struct position late = { .start = POSITION_OLDEST };
+	burst = event_burst(b.cache, &b.feed, VIEWER_SSE_TEXT, &late);
+	assert_int_equal(burst->count, 1);
+	assert_non_null(strstr(burst->data, "\"step\":\"start\",\"step_ms\":2"));
+	/* Who is too far behind is told the newest ones. */
+	for (unsigned i = 0; i < 3 * FEED_NOTICES; i++) {
+		b.feed.now.step_ms = 100 + i;
+		feed_notify(&b.feed);
+		b.feed.version++;
+	}
+	burst = event_burst(b.cache, &b.feed, VIEWER_SSE_TEXT, &pos);
+	assert_int_equal(burst->count, FEED_NOTICES);
+	char last[32];
+	snprintf(last, sizeof(last), "\"step_ms\":%u", 100 + 3 * FEED_NOTICES - 1);
+	assert_non_null(strstr(burst->data, last));
 	seen_fini(&s);
 	bed_fini(&b);
 }
@@ -479,10 +527,10 @@ static void gives_the_same_whatever_the_pace(void **state)
 		uint8_t data[40000];
 		bed_init(&b);
 		fill_random(data, sizeof(data), &seed);
-		struct position live[VIEWER_FORMAT_COUNT];
-		struct seen seen[VIEWER_FORMAT_COUNT];
+		struct position live[NATIVE_COUNT];
+		struct seen seen[NATIVE_COUNT];
 		memset(seen, 0, sizeof(seen));
-		for (int f = 0; f < VIEWER_FORMAT_COUNT; f++)
+		for (int f = 0; f < NATIVE_COUNT; f++)
 			live[f] = (struct position){ .start = POSITION_OLDEST };
 		size_t at = 0;
 		while (at < sizeof(data)) {
@@ -495,12 +543,12 @@ static void gives_the_same_whatever_the_pace(void **state)
 			at += n;
 			if ((seed >> 20) % 4 == 0)
 				bed_resize(&b, (uint16_t)(1 + (seed >> 10) % 200));
-			drain(&b, (enum viewer_format)((seed >> 24) % VIEWER_FORMAT_COUNT),
-			      &live[(seed >> 24) % VIEWER_FORMAT_COUNT],
-			      &seen[(seed >> 24) % VIEWER_FORMAT_COUNT]);
+			drain(&b, (enum viewer_format)((seed >> 24) % NATIVE_COUNT),
+			      &live[(seed >> 24) % NATIVE_COUNT],
+			      &seen[(seed >> 24) % NATIVE_COUNT]);
 		}
 		bed_exit(&b);
-		for (int f = 0; f < VIEWER_FORMAT_COUNT; f++)
+		for (int f = 0; f < NATIVE_COUNT; f++)
 			drain(&b, (enum viewer_format)f, &live[f], &seen[f]);
 		assert_int_equal(seen[VIEWER_SSE_BASE64].size, sizeof(data));
 		assert_memory_equal(seen[VIEWER_SSE_BASE64].bytes, data, sizeof(data));
@@ -514,7 +562,7 @@ static void gives_the_same_whatever_the_pace(void **state)
 		assert_int_equal(seen[VIEWER_WS_TEXT].size, size);
 		assert_memory_equal(seen[VIEWER_WS_TEXT].bytes, whole, size);
 		free(whole);
-		for (int f = 0; f < VIEWER_FORMAT_COUNT; f++)
+		for (int f = 0; f < NATIVE_COUNT; f++)
 			seen_fini(&seen[f]);
 		bed_fini(&b);
 	}
@@ -533,6 +581,7 @@ int main(void)
 		cmocka_unit_test(says_what_is_not_there),
 		cmocka_unit_test(says_a_gap_and_goes_on_at_a_line),
 		cmocka_unit_test(holds_while_the_journal_is_not_known),
+		cmocka_unit_test(tells_each_step_once_and_a_newcomer_the_last),
 		cmocka_unit_test(shares_one_encoding_between_viewers_at_one_place),
 		cmocka_unit_test(gives_the_same_whatever_the_pace),
 	};

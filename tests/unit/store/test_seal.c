@@ -195,6 +195,93 @@ static void refuses_keys_that_are_no_pair_or_no_keys(void **state)
 	seal_keys_destroy(NULL);
 }
 
+/* --- several pairs --- */
+
+static struct seal_keys *keys_of(const char *private_hex)
+{
+	struct seal_keys *k = NULL;
+	struct error err = { 0 };
+	if (seal_keys_from_hex(NULL, private_hex, &k, &err) != 0)
+		fail_msg("%s", err.text);
+	return k;
+}
+
+static void a_public_half_is_found_by_the_private_one(void **state)
+{
+	(void)state;
+	struct seal_keys *k = keys_of(PRIVATE_HEX);
+	char hex[SEAL_HEX_DIGITS + 1];
+	seal_public_hex(k, hex);
+	assert_string_equal(hex, PUBLIC_HEX);
+	assert_opens_as(k, by_javascript[0].sealed, by_javascript[0].text);
+	char *sealed = seal_for(PUBLIC_HEX, "for it", 6);
+	assert_opens_as(k, sealed, "for it");
+	free(sealed);
+	assert_null(seal_for(PUBLIC_HEX "00", "x", 1));
+	assert_null(seal_for("", "x", 1));
+	seal_keys_destroy(k);
+}
+
+static void the_newest_seals_and_all_open(void **state)
+{
+	(void)state;
+	char public_hex[3][SEAL_HEX_DIGITS + 1], private_hex[3][SEAL_HEX_DIGITS + 1], list[400];
+	for (int i = 0; i < 3; i++)
+		seal_make_pair(public_hex[i], private_hex[i]);
+	snprintf(list, sizeof(list), "%s, %s,%s ", private_hex[0], private_hex[1], PRIVATE_HEX);
+	struct seal_keys *all = NULL, *newest = keys_of(private_hex[0]), *old = known_keys();
+	assert_int_equal(seal_keys_from_hex(public_hex[0], list, &all, NULL), 0);
+	char *sealed = seal(all, "secret", 6), *anew = (char[]){ "" };
+	assert_opens_as(newest, sealed, "secret");
+	assert_does_not_open(old, sealed);
+	assert_true(seal_is_newest(all, sealed));
+	assert_int_equal(reseal(all, sealed, &anew), 0);
+	assert_null(anew);
+
+	const char *of_old = by_javascript[1].sealed;
+	assert_opens_as(all, of_old, by_javascript[1].text);
+	assert_false(seal_is_newest(all, of_old));
+	assert_int_equal(reseal(all, of_old, &anew), 1);
+	assert_opens_as(newest, anew, by_javascript[1].text);
+	free(anew);
+
+	assert_int_equal(reseal(newest, of_old, &anew), -EBADMSG);
+	assert_null(anew);
+	assert_false(seal_is_newest(newest, of_old));
+	assert_int_equal(reseal(all, "", &anew), -EBADMSG);
+	free(sealed);
+	seal_keys_destroy(all);
+	seal_keys_destroy(newest);
+	seal_keys_destroy(old);
+}
+
+static void refuses_a_list_with_anything_else_in_it(void **state)
+{
+	(void)state;
+	char many[20 * (SEAL_HEX_DIGITS + 1)] = "";
+	for (int i = 0; i < 17; i++)
+		strcat(strcat(many, i == 0 ? "" : ","), PRIVATE_HEX);
+	static const char digits[] = "configuration: a sealing key is not 64 hex digits";
+	const struct {
+		const char *public_hex, *list, *text;
+	} bad[] = {
+		{ NULL, PRIVATE_HEX ",", digits },
+		{ NULL, "," PRIVATE_HEX, digits },
+		{ NULL, PRIVATE_HEX " " PRIVATE_HEX, digits },
+		{ NULL, PRIVATE_HEX ",x", digits },
+		{ NULL, many, "configuration: more than 16 sealing keys" },
+		{ PRIVATE_HEX, PRIVATE_HEX, "configuration: the sealing keys are not a pair" },
+	};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct seal_keys *k = NULL;
+		struct error err = { 0 };
+		assert_int_equal(seal_keys_from_hex(bad[i].public_hex, bad[i].list, &k, &err),
+				 -EINVAL);
+		assert_string_equal(err.text, bad[i].text);
+		assert_null(k);
+	}
+}
+
 static void makes_a_private_key_file_once_and_reads_it_again(void **state)
 {
 	(void)state;
@@ -240,6 +327,38 @@ static void reads_a_file_that_a_person_wrote(void **state)
 	}
 }
 
+static void reads_a_file_of_several_pairs(void **state)
+{
+	(void)state;
+	char public_hex[SEAL_HEX_DIGITS + 1], private_hex[SEAL_HEX_DIGITS + 1], text[300];
+	seal_make_pair(public_hex, private_hex);
+	snprintf(text, sizeof(text), "%s\n%s\n" PUBLIC_HEX "\r\n" PRIVATE_HEX, public_hex,
+		 private_hex);
+	write_file(path_of("several.key"), text, 0600);
+	struct seal_keys *k = NULL, *newest = keys_of(private_hex);
+	assert_int_equal(seal_keys_from_file(path_of("several.key"), &k, NULL), 0);
+	assert_opens_as(k, by_javascript[0].sealed, by_javascript[0].text);
+	char *sealed = seal(k, "x", 1);
+	assert_opens_as(newest, sealed, "x");
+	free(sealed);
+	seal_keys_destroy(k);
+	seal_keys_destroy(newest);
+
+	char many[20 * 2 * (SEAL_HEX_DIGITS + 1)] = "";
+	for (int i = 0; i < 16; i++)
+		strcat(many, PUBLIC_HEX "\n" PRIVATE_HEX "\n");
+	unlink(path_of("several.key"));
+	write_file(path_of("several.key"), many, 0600);
+	assert_int_equal(seal_keys_from_file(path_of("several.key"), &k, NULL), 0);
+	seal_keys_destroy(k);
+	strcat(many, PUBLIC_HEX "\n" PRIVATE_HEX "\n");
+	unlink(path_of("several.key"));
+	write_file(path_of("several.key"), many, 0600);
+	k = NULL;
+	assert_int_equal(seal_keys_from_file(path_of("several.key"), &k, NULL), -EINVAL);
+	assert_null(k);
+}
+
 static void refuses_a_file_that_others_may_read(void **state)
 {
 	(void)state;
@@ -263,7 +382,10 @@ static void refuses_a_damaged_file_and_leaves_it(void **state)
 					     PUBLIC_HEX PRIVATE_HEX,
 					     PUBLIC_HEX "\n" PRIVATE_HEX "00",
 					     PUBLIC_HEX "\n\n" PRIVATE_HEX,
-					     PRIVATE_HEX "\n" PUBLIC_HEX };
+					     PRIVATE_HEX "\n" PUBLIC_HEX,
+					     PUBLIC_HEX "\n" PRIVATE_HEX "\n" PUBLIC_HEX,
+					     PUBLIC_HEX "\n" PRIVATE_HEX "\n\n" PUBLIC_HEX
+							"\n" PRIVATE_HEX };
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 		struct seal_keys *k = NULL;
 		struct error err = { 0 };
@@ -326,8 +448,12 @@ int main(void)
 		cmocka_unit_test(refuses_other_forms_of_base64),
 		cmocka_unit_test(another_pair_opens_nothing),
 		cmocka_unit_test(refuses_keys_that_are_no_pair_or_no_keys),
+		cmocka_unit_test(a_public_half_is_found_by_the_private_one),
+		cmocka_unit_test(the_newest_seals_and_all_open),
+		cmocka_unit_test(refuses_a_list_with_anything_else_in_it),
 		cmocka_unit_test(makes_a_private_key_file_once_and_reads_it_again),
 		cmocka_unit_test(reads_a_file_that_a_person_wrote),
+		cmocka_unit_test(reads_a_file_of_several_pairs),
 		cmocka_unit_test(refuses_a_file_that_others_may_read),
 		cmocka_unit_test(refuses_a_damaged_file_and_leaves_it),
 		cmocka_unit_test(says_why_a_file_cannot_be_made),

@@ -190,11 +190,98 @@ static void refuses_a_newer_schema_and_leaves_it(void **state)
 {
 	(void)state;
 	store_sqlite.close(open_store());
-	run_sql("PRAGMA user_version = 2");
+	run_sql("PRAGMA user_version = 3");
 	assert_open_fails(-EPROTONOSUPPORT,
-			  "was written by a newer ptycast: its schema is 2, this one knows 1");
-	run_sql("PRAGMA user_version = 1");
+			  "was written by a newer ptycast: its schema is 3, this one knows 2");
+	run_sql("PRAGMA user_version = 2");
 	store_sqlite.close(open_store());
+}
+
+/* Version 1 as it was made, with a session and a value. */
+static const char version_1[] =
+	"PRAGMA journal_mode = WAL; CREATE TABLE sessions ("
+	" id TEXT PRIMARY KEY NOT NULL,"
+	" subject TEXT, sandbox TEXT, provider TEXT, params TEXT, endpoint TEXT,"
+	" epoch INTEGER, end_offset INTEGER, fence INTEGER, cols INTEGER, rows INTEGER,"
+	" created_ms INTEGER, idle_timeout_s INTEGER,"
+	" ended INTEGER, ended_json TEXT, ended_ms INTEGER);"
+	"CREATE TABLE service_values (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL);"
+	"INSERT INTO sessions VALUES ('s1', 'alice', 'local', 'local', 'p', 'sealed', -1, 7, 42, 80,"
+	" 24, 1000, 60, 0, NULL, 0);"
+	"INSERT INTO service_values VALUES ('cookie-key', x'01020304');"
+	"PRAGMA application_id = 1886681443; PRAGMA user_version = 1";
+
+static int check_old_session(void *arg, const struct store_session *r)
+{
+	++*(int *)arg;
+	assert_string_equal(r->id, "s1");
+	assert_string_equal(r->subject, "alice");
+	assert_string_equal(r->endpoint, "sealed");
+	assert_null(r->target);
+	assert_true(r->epoch == UINT64_MAX);
+	assert_int_equal(r->fence, 42);
+	assert_int_equal(r->cols, 80);
+	assert_false(r->ended);
+	return 0;
+}
+
+static void assert_migrated(struct store *s)
+{
+	int count = 0;
+	uint8_t key[4] = { 0 };
+	assert_int_equal(store_sqlite.load_sessions(s, check_old_session, &count, NULL), 0);
+	assert_int_equal(count, 1);
+	assert_int_equal(store_sqlite.get_or_put(s, "cookie-key", key, sizeof(key), NULL), 0);
+	assert_memory_equal(key, ((uint8_t[]){ 1, 2, 3, 4 }), 4);
+	size_t sandboxes = 9;
+	assert_int_equal(store_sqlite.count_sandboxes(s, "alice", &sandboxes, NULL), 0);
+	assert_int_equal(sandboxes, 0);
+}
+
+static void brings_version_1_up_and_keeps_what_it_has(void **state)
+{
+	(void)state;
+	run_sql(version_1);
+	for (int i = 0; i < 2; i++) { /* the second time it is new */
+		struct store *s = open_store();
+		assert_migrated(s);
+		store_sqlite.close(s);
+	}
+}
+
+static void *open_at_once(void *arg)
+{
+	struct store **s = arg;
+	assert_int_equal(store_sqlite.open_tool(path, s, NULL), 0);
+	return NULL;
+}
+
+static void many_that_bring_it_up_at_once_do_it_once(void **state)
+{
+	(void)state;
+	run_sql(version_1);
+	pthread_t threads[6];
+	struct store *stores[6];
+	for (int i = 0; i < 6; i++)
+		pthread_create(&threads[i], NULL, open_at_once, &stores[i]);
+	for (int i = 0; i < 6; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < 6; i++) {
+		assert_migrated(stores[i]);
+		store_sqlite.close(stores[i]);
+	}
+}
+
+static void a_migration_that_fails_leaves_version_1(void **state)
+{
+	(void)state;
+	run_sql(version_1);
+	run_sql("CREATE TABLE sandboxes (x)"); /* is in the way */
+	assert_open_fails(-EIO, "table sandboxes already exists");
+	run_sql("DROP TABLE sandboxes");
+	struct store *s = open_store();
+	assert_migrated(s);
+	store_sqlite.close(s);
 }
 
 static void refuses_the_database_of_another_program(void **state)
@@ -236,6 +323,46 @@ static void a_second_one_is_refused_until_the_first_is_closed(void **state)
 	assert_open_fails(-EBUSY, "is in use by another process");
 	store_sqlite.close(s);
 	store_sqlite.close(open_store());
+}
+
+static void a_tool_needs_no_lock_and_takes_none(void **state)
+{
+	(void)state;
+	struct store *s = open_store(), *tool = NULL, *other = NULL;
+	assert_int_equal(store_sqlite.open_tool(path, &tool, NULL), 0);
+	store_sqlite.close(s);
+	s = open_store(); /* while the tool has it */
+	assert_int_equal(store_sqlite.open_tool(path, &other, NULL), 0);
+	assert_open_fails(-EBUSY, "is in use by another process");
+	store_sqlite.close(other);
+	store_sqlite.close(tool);
+	store_sqlite.close(s);
+}
+
+static void *commit_later(void *arg)
+{
+	sleep_ms(1500); /* longer than a session's write would wait */
+	assert_int_equal(sqlite3_exec(arg, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+	return NULL;
+}
+
+static void a_sandbox_waits_for_another_program(void **state)
+{
+	(void)state;
+	struct store *s = open_store();
+	sqlite3 *other = NULL;
+	assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	pthread_t thread;
+	pthread_create(&thread, NULL, commit_later, other);
+	struct store_sandbox record = { .id = "one" };
+	char text[] = "x";
+	record.subject = record.provider = record.external_id = record.credential = text;
+	record.redacted = record.transport = record.agent = text;
+	assert_int_equal(store_sqlite.insert_sandbox(s, &record, NULL), 0);
+	pthread_join(thread, NULL);
+	sqlite3_close(other);
+	store_sqlite.close(s);
 }
 
 static void write_number(void *arg, int status)
@@ -382,10 +509,15 @@ int main(void)
 		IN_FOLDER(its_files_are_for_the_owner_alone),
 		IN_FOLDER(works_in_memory_too),
 		IN_FOLDER(refuses_a_newer_schema_and_leaves_it),
+		IN_FOLDER(brings_version_1_up_and_keeps_what_it_has),
+		IN_FOLDER(many_that_bring_it_up_at_once_do_it_once),
+		IN_FOLDER(a_migration_that_fails_leaves_version_1),
 		IN_FOLDER(refuses_the_database_of_another_program),
 		IN_FOLDER(refuses_a_file_that_is_no_database),
 		IN_FOLDER(says_which_path_cannot_be_opened),
 		IN_FOLDER(a_second_one_is_refused_until_the_first_is_closed),
+		IN_FOLDER(a_tool_needs_no_lock_and_takes_none),
+		IN_FOLDER(a_sandbox_waits_for_another_program),
 		IN_FOLDER(a_killed_process_loses_nothing_and_leaves_no_lock),
 		IN_FOLDER(waits_for_a_full_disk_and_keeps_the_order),
 		IN_FOLDER(tries_again_while_another_program_writes),

@@ -148,6 +148,7 @@ static void assert_same(const struct store_session *a, const struct store_sessio
 	assert_text(a->provider, b->provider);
 	assert_text(a->params, b->params);
 	assert_text(a->endpoint, b->endpoint);
+	assert_text(a->target, b->target);
 	assert_true(a->epoch == b->epoch);
 	assert_true(a->end == b->end);
 	assert_true(a->fence == b->fence);
@@ -167,6 +168,7 @@ static const struct store_session full_record = {
 	.provider = (char[]){ "url" },
 	.params = (char[]){ "{\"command\":[\"bash\",\"-c\",\"echo 'a;b' \\u0000\"]}" },
 	.endpoint = (char[]){ "c2VhbGVk" },
+	.target = (char[]){ "{\"stored\":false,\"sealed\":\"c2VhbGVk\"}" },
 	.epoch = UINT64_MAX,
 	.end = UINT64_C(1) << 63,
 	.fence = UINT64_MAX - 1,
@@ -491,6 +493,301 @@ static void takes_writes_of_many_threads(void **state)
 	t->ops->close(b.store);
 }
 
+/* --- sandboxes --- */
+
+static const struct store_sandbox full_sandbox = {
+	.id = "a_sandbox-with_the_longest-id_of_64_characters_xxxxxxxxxxxxxxxxx",
+	.subject = (char[]){ "did:plc:zo\xc3\xab" },
+	.provider = (char[]){ "runloop" },
+	.external_id = (char[]){ "dbx_3CqR$(x)'\";--" },
+	.credential = (char[]){ "c2VhbGVk" },
+	.redacted = (char[]){ "{\"api_key\":\"...abcd\"}" },
+	.name = (char[]){ "the 'first' \xf0\x9f\x94\x91" },
+	.metadata = (char[]){ "{\"a\":[1,{\"b\":\"\\u0000\"}]}" },
+	.transport = (char[]){ "native" },
+	.agent = (char[]){ "pty-tunnel" },
+	.resume = true,
+	.created_ms = INT64_C(1795401918700),
+	.updated_ms = INT64_C(1795401918701),
+	.revision = 1,
+};
+
+static struct store_sandbox sandbox_of(const char *id, const char *subject)
+{
+	struct store_sandbox record;
+	assert_int_equal(store_sandbox_copy(&full_sandbox, &record), 0);
+	snprintf(record.id, sizeof(record.id), "%s", id);
+	free(record.subject);
+	record.subject = strdup(subject);
+	free(record.name);
+	record.name = NULL;
+	return record;
+}
+
+static void insert_sandbox(const struct target *t, struct store *s, const char *id,
+			   const char *subject)
+{
+	struct store_sandbox record = sandbox_of(id, subject);
+	struct error err = { 0 };
+	if (t->ops->insert_sandbox(s, &record, &err) != 0)
+		fail_msg("%s", err.text);
+	store_sandbox_fini(&record);
+}
+
+static void assert_same_sandbox(const struct store_sandbox *a, const struct store_sandbox *b)
+{
+	assert_string_equal(a->id, b->id);
+	assert_text(a->subject, b->subject);
+	assert_text(a->provider, b->provider);
+	assert_text(a->external_id, b->external_id);
+	assert_text(a->credential, b->credential);
+	assert_text(a->redacted, b->redacted);
+	assert_text(a->name, b->name);
+	assert_text(a->metadata, b->metadata);
+	assert_text(a->transport, b->transport);
+	assert_text(a->agent, b->agent);
+	assert_int_equal(a->resume, b->resume);
+	assert_true(a->created_ms == b->created_ms);
+	assert_true(a->updated_ms == b->updated_ms);
+	assert_true(a->revision == b->revision);
+}
+
+static void assert_stored(const struct target *t, struct store *s, const struct store_sandbox *r)
+{
+	struct store_sandbox stored;
+	assert_int_equal(t->ops->get_sandbox(s, r->id, &stored, NULL), 0);
+	assert_same_sandbox(&stored, r);
+	store_sandbox_fini(&stored);
+}
+
+static void keeps_every_field_of_a_sandbox_also_when_it_is_opened_again(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t);
+	struct store_sandbox plain = sandbox_of("plain", "");
+	plain.resume = false;
+	free(plain.metadata);
+	plain.metadata = NULL;
+	assert_int_equal(t->ops->insert_sandbox(s, &full_sandbox, NULL), 0);
+	assert_int_equal(t->ops->insert_sandbox(s, &plain, NULL), 0);
+	assert_stored(t, s, &full_sandbox);
+	assert_stored(t, s, &plain);
+	t->ops->close(s);
+	s = open_store(t);
+	assert_stored(t, s, &full_sandbox);
+	assert_stored(t, s, &plain);
+	store_sandbox_fini(&plain);
+	t->ops->close(s);
+}
+
+static void a_sandbox_that_is_not_there_is_told(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t);
+	struct store_sandbox none = { 0 };
+	struct error err = { 0 };
+	assert_int_equal(t->ops->get_sandbox(s, "nobody", &none, &err), -ENOENT);
+	assert_string_equal(err.text, "there is no sandbox nobody");
+	assert_null(none.subject);
+	assert_int_equal(t->ops->update_sandbox(s, &full_sandbox, NULL), -ENOENT);
+	assert_int_equal(t->ops->delete_sandbox(s, "nobody", NULL), -ENOENT);
+	t->ops->close(s);
+}
+
+static void an_id_is_given_once(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t);
+	insert_sandbox(t, s, "one", "alice");
+	struct store_sandbox other = sandbox_of("one", "bob"), stored;
+	struct error err = { 0 };
+	assert_int_equal(t->ops->insert_sandbox(s, &other, &err), -EEXIST);
+	assert_string_equal(err.text, "there is a sandbox one");
+	assert_int_equal(t->ops->get_sandbox(s, "one", &stored, NULL), 0);
+	assert_string_equal(stored.subject, "alice");
+	store_sandbox_fini(&stored);
+	assert_int_equal(t->ops->delete_sandbox(s, "one", NULL), 0);
+	assert_int_equal(t->ops->insert_sandbox(s, &other, NULL), 0);
+	store_sandbox_fini(&other);
+	t->ops->close(s);
+}
+
+static void an_update_is_of_the_revision_that_was_read(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t);
+	insert_sandbox(t, s, "one", "alice");
+	insert_sandbox(t, s, "two", "alice");
+	struct store_sandbox mine, theirs, two;
+	assert_int_equal(t->ops->get_sandbox(s, "one", &mine, NULL), 0);
+	assert_int_equal(t->ops->get_sandbox(s, "one", &theirs, NULL), 0);
+	assert_int_equal(t->ops->get_sandbox(s, "two", &two, NULL), 0);
+	mine.name = strdup("mine");
+	mine.updated_ms++;
+	assert_int_equal(t->ops->update_sandbox(s, &mine, NULL), 0);
+	mine.revision = 2;
+	assert_stored(t, s, &mine);
+	assert_stored(t, s, &two);
+	struct error err = { 0 };
+	assert_int_equal(t->ops->update_sandbox(s, &theirs, &err), -ESTALE);
+	assert_string_equal(err.text, "sandbox one was changed meanwhile");
+	assert_stored(t, s, &mine);
+	assert_int_equal(t->ops->update_sandbox(s, &mine, NULL), 0);
+	store_sandbox_fini(&mine);
+	store_sandbox_fini(&theirs);
+	store_sandbox_fini(&two);
+	t->ops->close(s);
+}
+
+static int join_ids(void *arg, const struct store_sandbox *record)
+{
+	strcat(strcat(arg, record->id), " ");
+	return 0;
+}
+
+static void assert_list(const struct target *t, struct store *s, const char *subject,
+			const char *after, size_t limit, const char *ids)
+{
+	char joined[1000] = "";
+	assert_int_equal(t->ops->list_sandboxes(s, subject, after, limit, join_ids, joined, NULL),
+			 0);
+	assert_string_equal(joined, ids);
+}
+
+static int stop_with(void *arg, const struct store_sandbox *record)
+{
+	(void)record;
+	++*(int *)arg;
+	return -ECANCELED;
+}
+
+static void lists_a_subjects_sandboxes_by_id(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t);
+	static const char *const ids[] = { "b", "a", "-", "Z", "_", "a1" };
+	assert_list(t, s, NULL, NULL, 10, "");
+	for (size_t i = 0; i < 6; i++)
+		insert_sandbox(t, s, ids[i], i % 2 == 0 ? "alice" : "bob");
+	assert_list(t, s, NULL, NULL, 10, "- Z _ a a1 b ");
+	assert_list(t, s, NULL, NULL, SIZE_MAX, "- Z _ a a1 b ");
+	assert_list(t, s, NULL, "_", 2, "a a1 ");
+	assert_list(t, s, "alice", NULL, 10, "- _ b ");
+	assert_list(t, s, "alice", "-", 1, "_ ");
+	assert_list(t, s, "alice", "0", 10, "_ b ");
+	assert_list(t, s, "bob", NULL, 10, "Z a a1 ");
+	assert_list(t, s, "bob", "a1", 10, "");
+	assert_list(t, s, "nobody", NULL, 10, "");
+	int calls = 0;
+	struct error err = { 0 };
+	assert_int_equal(t->ops->list_sandboxes(s, NULL, NULL, 10, stop_with, &calls, &err),
+			 -ECANCELED);
+	assert_int_equal(calls, 1);
+	assert_string_equal(err.text, "the list stopped at sandbox -");
+	size_t count = 99;
+	assert_int_equal(t->ops->count_sandboxes(s, "alice", &count, NULL), 0);
+	assert_int_equal(count, 3);
+	assert_int_equal(t->ops->count_sandboxes(s, "nobody", &count, NULL), 0);
+	assert_int_equal(count, 0);
+	t->ops->close(s);
+}
+
+#define CHANGES 50
+
+/* Counts one up in the metadata of "shared", again when somebody was quicker. */
+static void *count_up(void *arg)
+{
+	struct both *b = arg;
+	const struct store_ops *ops = b->target->ops;
+	for (int done = 0; done < CHANGES;) {
+		struct store_sandbox r;
+		assert_int_equal(ops->get_sandbox(b->store, "shared", &r, NULL), 0);
+		r.updated_ms++;
+		int rc = ops->update_sandbox(b->store, &r, NULL);
+		assert_true(rc == 0 || rc == -ESTALE);
+		done += rc == 0;
+		store_sandbox_fini(&r);
+	}
+	return NULL;
+}
+
+static void loses_no_change_of_many_threads_and_processes(void **state)
+{
+	const struct target *t = *state;
+	struct both service = { .target = t, .store = open_store(t), .waiter = WAITER_INIT };
+	struct both tool = { .target = t, .waiter = WAITER_INIT };
+	assert_int_equal(t->ops->open_tool(t->location, &tool.store, NULL), 0);
+	insert_sandbox(t, service.store, "shared", "alice");
+	pthread_t threads[WRITERS + 1];
+	for (int i = 0; i < WRITERS; i++)
+		pthread_create(&threads[i], NULL, count_up, i % 2 == 0 ? &service : &tool);
+	pthread_create(&threads[WRITERS], NULL, write_many, &service);
+	for (int i = 0; i <= WRITERS; i++)
+		pthread_join(threads[i], NULL);
+	wait_done(&service.waiter, WRITES);
+	struct store_sandbox r;
+	assert_int_equal(t->ops->get_sandbox(service.store, "shared", &r, NULL), 0);
+	assert_true(r.revision == 1 + WRITERS * CHANGES);
+	assert_true(r.updated_ms == full_sandbox.updated_ms + WRITERS * CHANGES);
+	store_sandbox_fini(&r);
+	t->ops->close(tool.store);
+	t->ops->close(service.store);
+}
+
+static void a_tool_and_the_service_see_each_others_changes(void **state)
+{
+	const struct target *t = *state;
+	struct store *tool = NULL, *s = NULL;
+	assert_int_equal(t->ops->open_tool(t->location, &tool, NULL), 0); /* makes the store too */
+	insert_sandbox(t, tool, "by-tool", "alice");
+	s = open_store(t);
+	insert_sandbox(t, s, "by-service", "alice");
+	assert_list(t, s, NULL, NULL, 10, "by-service by-tool ");
+	assert_list(t, tool, NULL, NULL, 10, "by-service by-tool ");
+	assert_int_equal(t->ops->delete_sandbox(tool, "by-service", NULL), 0);
+	assert_list(t, s, NULL, NULL, 10, "by-tool ");
+	t->ops->close(s);
+	t->ops->close(tool);
+}
+
+static void a_session_is_resealed_only_as_it_was_seen(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t), *tool = NULL;
+	struct store_session record = full_record;
+	put_and_wait(t, s, &record);
+	assert_int_equal(t->ops->open_tool(t->location, &tool, NULL), 0);
+	assert_int_equal(t->ops->reseal_session(tool, &record, "new", record.target, NULL), 0);
+	record.endpoint = (char[]){ "new" };
+	assert_same(&load(t, s)->all[0], &record);
+	struct error err = { 0 };
+	assert_int_equal(t->ops->reseal_session(tool, &full_record, "other", "t", &err), -ESTALE);
+	assert_non_null(strstr(err.text, "was changed meanwhile"));
+	struct store_session none = { .id = "none" };
+	assert_int_equal(t->ops->reseal_session(tool, &none, "other", NULL, NULL), -ESTALE);
+	assert_same(&load(t, s)->all[0], &record);
+
+	struct store_session bare = named("bare", 1); /* neither endpoint nor target yet */
+	put_and_wait(t, s, &bare);
+	assert_int_equal(t->ops->reseal_session(tool, &bare, NULL, "t", NULL), 0);
+	assert_string_equal(load(t, s)->all[0].target, "t");
+	assert_null(load(t, s)->all[0].endpoint);
+	t->ops->close(tool);
+	t->ops->close(s);
+}
+
+static void a_copy_of_a_sandbox_shares_nothing_with_it(void **state)
+{
+	(void)state;
+	struct store_sandbox copy;
+	assert_int_equal(store_sandbox_copy(&full_sandbox, &copy), 0);
+	assert_same_sandbox(&copy, &full_sandbox);
+	assert_ptr_not_equal(copy.credential, full_sandbox.credential);
+	store_sandbox_fini(&copy);
+	assert_null(copy.credential);
+	store_sandbox_fini(&copy); /* twice is allowed */
+}
+
 static void a_copy_shares_nothing_with_its_record(void **state)
 {
 	(void)state;
@@ -523,6 +820,15 @@ int main(void)
 		OVER_SQLITE(a_value_of_another_size_is_refused),
 		OVER_SQLITE(says_when_its_queue_is_full),
 		OVER_SQLITE(takes_writes_of_many_threads),
+		OVER_SQLITE(keeps_every_field_of_a_sandbox_also_when_it_is_opened_again),
+		OVER_SQLITE(a_sandbox_that_is_not_there_is_told),
+		OVER_SQLITE(an_id_is_given_once),
+		OVER_SQLITE(an_update_is_of_the_revision_that_was_read),
+		OVER_SQLITE(lists_a_subjects_sandboxes_by_id),
+		OVER_SQLITE(loses_no_change_of_many_threads_and_processes),
+		OVER_SQLITE(a_tool_and_the_service_see_each_others_changes),
+		OVER_SQLITE(a_session_is_resealed_only_as_it_was_seen),
+		cmocka_unit_test(a_copy_of_a_sandbox_shares_nothing_with_it),
 		cmocka_unit_test(a_copy_shares_nothing_with_its_record),
 	};
 	int failed = cmocka_run_group_tests_name("sqlite", over_sqlite, NULL, NULL);
