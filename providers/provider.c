@@ -112,10 +112,10 @@ char *endpoint_to_json(const struct endpoint *e)
 	json_t *headers = json_object();
 	for (unsigned i = 0; i < e->headers_count; i++)
 		json_object_set_new(headers, e->headers[i].name, json_string(e->headers[i].value));
-	json_t *root = json_pack("{s:s, s:s, s:s*, s:s*, s:I, s:o, s:s*}", "transport",
+	json_t *root = json_pack("{s:s, s:s, s:s*, s:s*, s:I, s:o, s:b, s:s*}", "transport",
 				 e->transport, "url", e->url, "token", e->token, "shell", e->shell,
-				 "instance", (json_int_t)e->instance, "headers", headers, "memo",
-				 e->memo);
+				 "instance", (json_int_t)e->instance, "headers", headers,
+				 "ask_first", e->ask_first, "memo", e->memo);
 	char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT);
 	json_decref(root);
 	return text;
@@ -154,6 +154,7 @@ int endpoint_from_json(const char *text, struct endpoint *ret)
 		.token = copy_member(root, "token"),
 		.shell = copy_member(root, "shell"),
 		.instance = (uint64_t)json_integer_value(json_object_get(root, "instance")),
+		.ask_first = json_is_true(json_object_get(root, "ask_first")),
 		.memo = copy_member(root, "memo"),
 	};
 	bool good = read_headers(json_object_get(root, "headers"), &e) && e.transport != NULL &&

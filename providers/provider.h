@@ -59,6 +59,7 @@ struct endpoint {
 	uint64_t instance; /* transport agent: which agent it is; 0: not known */
 	struct endpoint_header headers[ENDPOINT_HEADERS_MAX]; /* for the gateway in between */
 	unsigned headers_count;
+	bool ask_first;  /* a lost tunnel: reopen() before anything is sent there */
 	bool remembered; /* it comes from memory: nobody was asked. Not stored */
 	char *memo; /* what the provider wants to know at later calls: its own JSON; a secret; or NULL */
 };

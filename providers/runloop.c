@@ -173,6 +173,8 @@ static int open_pty(const struct provider_call *call, const struct pty_request *
 struct later {
 	struct runloop_box box;
 	struct runloop_memo memo;
+	struct sandbox_target target; /* borrows; its devbox is the one where the shell is */
+	struct provider_call call;
 	struct error err;  /* never NULL to what is called */
 	struct error *ret; /* the caller's */
 };
@@ -183,8 +185,14 @@ static int later_init(struct later *l, const struct provider_call *call, const s
 {
 	*l = (struct later){ .ret = err };
 	int rc = runloop_memo_read(e->memo, &l->memo, err);
+	l->call = *call;
+	if (call->target != NULL) {
+		l->target = *call->target;
+		l->target.external_id = l->memo.devbox;
+		l->call.target = &l->target;
+	}
 	if (rc == 0)
-		rc = runloop_box_init(&l->box, call, err);
+		rc = runloop_box_init(&l->box, &l->call, err);
 	if (rc < 0)
 		sodium_memzero(l, sizeof(*l));
 	return rc;
@@ -193,8 +201,8 @@ static int later_init(struct later *l, const struct provider_call *call, const s
 /* Returns rc, the result of the call. */
 static int later_fini(struct later *l, int rc)
 {
-	if (rc == -EACCES || rc == -ENOENT ||
-	    rc == -ESRCH) /* what is remembered is not true any more */
+	/* What is remembered is not true any more. */
+	if (l->box.api_key != NULL && (rc == -EACCES || rc == -ENOENT || rc == -ESRCH))
 		runloop_memory_forget(l->box.runloop->memory, &l->box.key);
 	if (rc < 0 && l->ret != NULL)
 		*l->ret = l->err;
@@ -304,7 +312,11 @@ static int close_pty(const struct provider_call *call, const struct endpoint *e,
 	case RUNLOOP_KIND_AGENT: /* the session has ended its shell over the tunnel */
 		break;
 	case RUNLOOP_KIND_TUNNEL:
-		rc = runloop_kill(&l.box.api, l.box.devbox, m->execution, &l.err);
+		if (l.box.api_key == NULL)
+			rc = error_set_slug(&l.err, -ENOENT, "sandbox-unknown",
+					    "runloop: the sandbox's record was deleted");
+		else
+			rc = runloop_kill(&l.box.api, l.box.devbox, m->execution, &l.err);
 		break;
 	case RUNLOOP_KIND_NATIVE:
 		rc = runloop_pty_close(&l.box.api, m->pty_url, m->token, m->name, &l.err);

@@ -24,10 +24,10 @@ static int make_endpoint(const struct runloop_box *b, const struct runloop_known
 			 const char *shell, struct endpoint *ret, struct error *err)
 {
 	char base[RUNLOOP_URL_BYTES];
-	const struct runloop_memo memo = { .kind = RUNLOOP_KIND_AGENT,
-					   .boot_ms = known->boot_ms,
-					   .port = known->port,
-					   .pid = known->pid };
+	struct runloop_memo memo = { .kind = RUNLOOP_KIND_AGENT,
+				     .boot_ms = known->boot_ms,
+				     .port = known->port,
+				     .pid = known->pid };
 	const struct runloop_endpoint from = { .transport = "agent",
 					       .base = base,
 					       .path = "/ws/client?v=2",
@@ -35,7 +35,9 @@ static int make_endpoint(const struct runloop_box *b, const struct runloop_known
 					       .shell = shell,
 					       .instance = known->instance,
 					       .tunnel_token = known->tunnel_token,
+					       .wakes = known->tunnel_wakes,
 					       .memo = &memo };
+	snprintf(memo.devbox, sizeof(memo.devbox), "%s", b->devbox);
 	int rc = runloop_box_url(b, known->tunnel_key, known->port, false, base, err);
 	return rc < 0 ? rc : runloop_endpoint_make(&from, ret, err);
 }
@@ -46,6 +48,7 @@ static void know_tunnel(const struct runloop_box *b, struct runloop_known *known
 	known->boot_ms = b->view.boot_ms;
 	snprintf(known->tunnel_key, sizeof(known->tunnel_key), "%s", b->view.tunnel_key);
 	snprintf(known->tunnel_token, sizeof(known->tunnel_token), "%s", b->view.tunnel_token);
+	known->tunnel_wakes = b->view.tunnel_wakes;
 }
 
 /* ---- what a script said ---- */

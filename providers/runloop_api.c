@@ -125,6 +125,7 @@ static void init_enable_tunnel(struct ask *k, struct runloop_api *a, const char 
 	ask_init(k, a, "enable-tunnel", "POST", "/v1/devboxes/%s/enable_tunnel", devbox);
 	ask_set_json(k, json_pack("{s:s, s:b, s:b}", "auth_mode", "authenticated",
 				  "http_keep_alive", 1, "wake_on_http", 0));
+	k->retry = ASK_RETRY_LOST;
 }
 
 static int tunnel_of(const struct ask *k, struct runloop_devbox *ret, struct error *err)
@@ -135,6 +136,7 @@ static int tunnel_of(const struct ask *k, struct runloop_devbox *ret, struct err
 		if (runloop_tunnel_read(root, false, ret->tunnel_key, ret->tunnel_token) < 0)
 			rc = ask_not_understood(err, k->what, "the tunnel was not understood");
 		ret->has_tunnel = rc == 0;
+		ret->tunnel_wakes = json_is_true(json_object_get(root, "wake_on_http"));
 	}
 	runloop_json_wipe(root);
 	json_decref(root);
@@ -291,9 +293,11 @@ int runloop_upload(struct runloop_api *a, const char *devbox, const char *path, 
 	if (rc == -EIO && err != NULL)
 		err->slug = "agent-install";
 	if (tunnel != NULL) {
+		/* When somebody else was faster the next look finds his. */
+		struct error ignored = { 0 };
 		if (rc == 0) {
 			ask_run(&k[1]);
-			rc = tunnel_of(&k[1], tunnel, err);
+			(void)tunnel_of(&k[1], tunnel, &ignored);
 		}
 		ask_fini(&k[1]);
 	}

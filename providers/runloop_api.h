@@ -36,6 +36,7 @@ struct runloop_devbox {
 	bool has_tunnel;
 	char tunnel_key[64];    /* one DNS label */
 	char tunnel_token[512]; /* secret; "" for an open tunnel */
+	bool tunnel_wakes;      /* HTTP to it wakes a devbox that is suspended */
 };
 
 struct runloop_execution {
@@ -46,7 +47,8 @@ struct runloop_execution {
 };
 void runloop_execution_fini(struct runloop_execution *e); /* wipes: a handshake has a token */
 
-/* True for an id that may stand in a path: 1 to 128 of A-Z a-z 0-9 _ - . and not "." or "..". */
+#define RUNLOOP_ID_BYTES 257
+/* True for an id that may stand in a path: 1 to 256 of A-Z a-z 0-9 _ - . and not "." or "..". */
 bool runloop_id_valid(const char *id);
 
 int runloop_retrieve(struct runloop_api *a, const char *devbox, struct runloop_devbox *ret,
@@ -71,7 +73,7 @@ void runloop_retrieve_and_execute(struct runloop_api *a, const char *devbox, con
 				  struct runloop_devbox *box, int *devbox_rc,
 				  struct error *devbox_err, struct runloop_execution *execution,
 				  int *execution_rc, struct error *execution_err);
-/* upload_file and, when tunnel is not NULL, enable_tunnel beside it. */
+/* upload_file and, when tunnel is not NULL, enable_tunnel beside it: tunnel->has_tunnel tells whether that worked. */
 int runloop_upload(struct runloop_api *a, const char *devbox, const char *path, const void *data,
 		   size_t size, struct runloop_devbox *tunnel, struct error *err);
 

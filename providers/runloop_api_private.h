@@ -10,12 +10,13 @@ enum ask_retry {
 	ASK_RETRY_SDK,   /* by the SDK's rules */
 	ASK_RETRY_POLL,  /* the same, but a 408 is an answer: ask again */
 	ASK_RETRY_START, /* only when it cannot have been carried out */
-	ASK_RETRY_PTY, /* the same as SDK, but a young tunnel's 502 and 503 are asked again soon */
+	ASK_RETRY_PTY,  /* the same as SDK, but a young tunnel's 502 and 503 are asked again soon */
+	ASK_RETRY_LOST, /* as SDK, but a 409 says that somebody else did it */
 	ASK_RETRY_NONE,
 };
 
 #define ASK_URL_BYTES 2048
-#define ASK_SECRET_BYTES 1024
+#define ASK_SECRET_BYTES 4200 /* a key of 4,096, and the header's name */
 
 /* One call: filled in by ask_init() and its caller, tried until it is over, then looked at. */
 struct ask {
@@ -25,6 +26,7 @@ struct ask {
 	enum ask_retry retry;
 	unsigned attempts;
 	bool over;
+	bool pty; /* a PTY tunnel is asked, and not the API */
 	char url[ASK_URL_BYTES];
 	char authorization[ASK_SECRET_BYTES], tunnel_authorization[ASK_SECRET_BYTES]; /* secrets */
 	char request_id[64]; /* the same over all tries */
@@ -37,10 +39,10 @@ struct ask {
 /* A call of the API: base_url, then the path, printed. */
 void ask_init(struct ask *k, struct runloop_api *a, const char *what, const char *method,
 	      const char *path_format, ...) __attribute__((format(printf, 5, 6)));
-/* A call of a PTY tunnel: its own URL, its own token. */
 /* GET of a devbox, and what came of it. devbox is valid. */
 void runloop_init_retrieve(struct ask *k, struct runloop_api *a, const char *devbox);
 int runloop_devbox_of(const struct ask *k, struct runloop_devbox *ret, struct error *err);
+/* A call of a PTY tunnel: its own URL, its own token. */
 void ask_init_pty(struct ask *k, struct runloop_api *a, const char *what, const char *method,
 		  const char *pty_url, const char *token, const char *path_format, ...)
 	__attribute__((format(printf, 7, 8)));

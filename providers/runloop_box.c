@@ -9,7 +9,9 @@
 
 #include "providers/runloop_private.h"
 
-#define API_KEY_BYTES_MAX 1024
+#define API_KEY_BYTES_MAX 4096
+#define LOCKED_TRIES 5 /* 409: the devbox is locked */
+#define LOCKED_PAUSE_MS 100
 #define RESUME_PAUSE_MS 200 /* between looks at one that was woken and is still told to sleep */
 
 /* ---- whose ---- */
@@ -38,7 +40,16 @@ int runloop_box_init(struct runloop_box *b, const struct provider_call *call, st
 {
 	const struct sandbox_target *target = call->target;
 	*b = (struct runloop_box){ .call = call, .runloop = call->cfg->runloop };
-	if (target == NULL || target->external_id == NULL || !runloop_id_valid(target->external_id))
+	b->api = (struct runloop_api){
+		.http = http_client_of_thread(call->cfg->ca_file),
+		.call = call,
+		.base_url = call->cfg->runloop_base_url,
+	};
+	if (b->api.http == NULL)
+		return error_set(err, -ENOMEM, "no memory");
+	if (target == NULL)
+		return 0;
+	if (target->external_id == NULL || !runloop_id_valid(target->external_id))
 		return error_set_slug(err, -ENOENT, "sandbox-unknown",
 				      "runloop: that is no id of a devbox");
 	b->api_key = read_api_key(target->credential);
@@ -47,16 +58,7 @@ int runloop_box_init(struct runloop_box *b, const struct provider_call *call, st
 				      "runloop: the credential has no api_key, or one that no "
 				      "header can carry");
 	b->devbox = target->external_id;
-	b->api = (struct runloop_api){
-		.http = http_client_of_thread(call->cfg->ca_file),
-		.call = call,
-		.base_url = call->cfg->runloop_base_url,
-		.api_key = b->api_key,
-	};
-	if (b->api.http == NULL) {
-		runloop_box_fini(b);
-		return error_set(err, -ENOMEM, "no memory");
-	}
+	b->api.api_key = b->api_key;
 	runloop_memory_key(b->runloop->memory, b->api.base_url, b->devbox, b->api_key, &b->key);
 	return 0;
 }
@@ -187,18 +189,24 @@ int runloop_box_need_tunnel(struct runloop_box *b, struct error *err)
 	if (b->view.has_tunnel)
 		return 0;
 	provider_call_step(b->call, "tunnel");
-	int rc = runloop_enable_tunnel(&b->api, b->devbox, &b->view, err);
-	if (rc == 0 || provider_call_check(b->call, NULL) < 0)
-		return rc;
-	/* Somebody else may have been faster. */
-	struct error ignored = { 0 };
-	struct runloop_devbox view;
-	if (runloop_retrieve(&b->api, b->devbox, &view, &ignored) == 0 && view.has_tunnel) {
-		b->view = view;
-		rc = 0;
+	for (unsigned i = 0;; i++) {
+		int rc = runloop_enable_tunnel(&b->api, b->devbox, &b->view, err);
+		if (rc == 0 || provider_call_check(b->call, NULL) < 0)
+			return rc;
+		/* Somebody else may have been faster. */
+		struct error ignored = { 0 };
+		struct runloop_devbox view;
+		bool there = runloop_retrieve(&b->api, b->devbox, &view, &ignored) == 0 &&
+			     view.has_tunnel;
+		if (there)
+			b->view = view;
+		sodium_memzero(&view, sizeof(view));
+		if (there)
+			return 0;
+		if (rc != -EALREADY || i == LOCKED_TRIES ||
+		    pause_ms(b->call, LOCKED_PAUSE_MS << i, &ignored) < 0)
+			return rc;
 	}
-	sodium_memzero(&view, sizeof(view));
-	return rc;
 }
 
 int runloop_box_url(const struct runloop_box *b, const char *tunnel_key, unsigned port, bool http,

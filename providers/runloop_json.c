@@ -89,8 +89,8 @@ bool runloop_id_valid(const char *id)
 				      "abcdefghijklmnopqrstuvwxyz"
 				      "0123456789_-.";
 	size_t size = strlen(id);
-	return size >= 1 && size <= 128 && strspn(id, allowed) == size && strcmp(id, ".") != 0 &&
-	       strcmp(id, "..") != 0;
+	return size >= 1 && size < RUNLOOP_ID_BYTES && strspn(id, allowed) == size &&
+	       strcmp(id, ".") != 0 && strcmp(id, "..") != 0;
 }
 
 /* It becomes a part of a host's name. */
@@ -203,6 +203,7 @@ int runloop_devbox_read(const json_t *root, struct runloop_devbox *ret)
 		if (runloop_tunnel_read(tunnel, false, box.tunnel_key, box.tunnel_token) < 0)
 			return -EBADMSG;
 		box.has_tunnel = true;
+		box.tunnel_wakes = json_is_true(json_object_get(tunnel, "wake_on_http"));
 	}
 	*ret = box;
 	sodium_memzero(&box, sizeof(box));

@@ -14,8 +14,8 @@ static const char *const kinds[] = { [RUNLOOP_KIND_AGENT] = "agent",
 
 char *runloop_memo_write(const struct runloop_memo *m)
 {
-	json_t *root = json_pack("{s:s, s:I}", "kind", kinds[m->kind], "boot_ms",
-				 (json_int_t)m->boot_ms);
+	json_t *root = json_pack("{s:s, s:s, s:I}", "kind", kinds[m->kind], "devbox", m->devbox,
+				 "boot_ms", (json_int_t)m->boot_ms);
 	int rc = root == NULL ? -1 : 0;
 	switch (m->kind) {
 	case RUNLOOP_KIND_AGENT:
@@ -23,6 +23,7 @@ char *runloop_memo_write(const struct runloop_memo *m)
 		rc |= json_object_set_new(root, "pid", json_integer((json_int_t)m->pid));
 		break;
 	case RUNLOOP_KIND_TUNNEL:
+		rc |= json_object_set_new(root, "port", json_integer(m->port));
 		rc |= json_object_set_new(root, "execution", json_string(m->execution));
 		break;
 	case RUNLOOP_KIND_NATIVE:
@@ -63,7 +64,9 @@ int runloop_memo_read(const char *text, struct runloop_memo *ret, struct error *
 		m.kind = (enum runloop_kind)i;
 		good = true;
 	}
-	good = good && read_text(root, "execution", m.execution, sizeof(m.execution)) &&
+	good = good && read_text(root, "devbox", m.devbox, sizeof(m.devbox)) &&
+	       runloop_id_valid(m.devbox) &&
+	       read_text(root, "execution", m.execution, sizeof(m.execution)) &&
 	       read_text(root, "pty_url", m.pty_url, sizeof(m.pty_url)) &&
 	       read_text(root, "token", m.token, sizeof(m.token)) &&
 	       read_text(root, "name", m.name, sizeof(m.name));
@@ -98,6 +101,7 @@ int runloop_endpoint_make(const struct runloop_endpoint *from, struct endpoint *
 		.token = from->token == NULL ? NULL : strdup(from->token),
 		.shell = from->shell == NULL ? NULL : strdup(from->shell),
 		.instance = from->instance,
+		.ask_first = from->wakes,
 		.memo = runloop_memo_write(from->memo),
 	};
 	bool good = e.transport != NULL && e.url != NULL && e.memo != NULL &&

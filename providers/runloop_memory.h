@@ -21,6 +21,7 @@ struct runloop_key {
 struct runloop_known {
 	char tunnel_key[64];
 	char tunnel_token[512]; /* secret; "" for an open tunnel */
+	bool tunnel_wakes;
 	int64_t boot_ms;
 	uint16_t port; /* of the agent */
 	uint64_t pid;

@@ -112,6 +112,7 @@ int runloop_native_open(struct runloop_box *b, const struct pty_request *request
 				     .cols = request->cols,
 				     .rows = request->rows };
 	struct runloop_pty pty;
+	snprintf(memo.devbox, sizeof(memo.devbox), "%s", b->devbox);
 	if (request->command != NULL || request->env != NULL || request->cwd != NULL)
 		return error_set_slug(err, -ENOTSUP, "not-possible",
 				      "the native transport gives the sandbox's shell only");

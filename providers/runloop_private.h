@@ -24,7 +24,8 @@ struct runloop_box {
 	struct runloop_devbox view; /* as it was told last */
 };
 
-/* Reads the target's credential. -EACCES, -ENOENT: no id of a devbox. */
+/* Reads the target's credential. -EACCES, -ENOENT: no id of a devbox. Without a target only what needs no API key
+ * can be done. */
 int runloop_box_init(struct runloop_box *b, const struct provider_call *call, struct error *err);
 void runloop_box_fini(struct runloop_box *b); /* wipes */
 /* Another such box, for what must be done although the call is over. call is its own, for ms from now. */
@@ -54,8 +55,10 @@ enum runloop_kind {
 };
 struct runloop_memo {
 	enum runloop_kind kind;
+	char devbox
+		[RUNLOOP_ID_BYTES]; /* where the shell is, whatever the sandbox's record says by now */
 	int64_t boot_ms;
-	uint16_t port;                   /* agent */
+	uint16_t port;                   /* agent, pty-tunnel */
 	uint64_t pid;                    /* agent */
 	char execution[128];             /* pty-tunnel */
 	char pty_url[RUNLOOP_URL_BYTES]; /* native, as are these: */
@@ -74,6 +77,7 @@ struct runloop_endpoint {
 	uint64_t instance;
 	const char *tunnel_token;
 	bool bearer;
+	bool wakes; /* HTTP to the tunnel wakes the devbox */
 	const struct runloop_memo *memo;
 };
 int runloop_endpoint_make(const struct runloop_endpoint *from, struct endpoint *ret,

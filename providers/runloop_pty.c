@@ -134,12 +134,18 @@ int runloop_pty_open(struct runloop_api *a, const char *pty_url, const char *tok
 	return rc;
 }
 
-/* Posts one control message (taken over) and leaves the answer in *k. */
+/* Posts one control message (taken over) and leaves the answer in *k. once: not again when it may have been
+ * carried out. */
 static int control(struct ask *k, struct runloop_api *a, const char *what, const char *pty_url,
-		   const char *token, const char *name, json_t *message, struct error *err)
+		   const char *token, const char *name, json_t *message, bool once,
+		   struct error *err)
 {
 	ask_init_pty(k, a, what, "POST", pty_url, token, "/pty/%s/control", name);
 	ask_set_json(k, message);
+	if (once) {
+		k->retry = ASK_RETRY_START;
+		k->request.once = true;
+	}
 	ask_run(k);
 	return ask_result(k, err);
 }
@@ -154,7 +160,7 @@ int runloop_pty_resize(struct runloop_api *a, const char *pty_url, const char *t
 	rc = control(&k, a, "pty-resize", pty_url, token, name,
 		     json_pack("{s:s, s:i, s:i}", "action", "resize", "cols", (int)cells(cols),
 			       "rows", (int)cells(rows)),
-		     err);
+		     false, err);
 	ask_fini(&k);
 	return rc;
 }
@@ -182,7 +188,7 @@ int runloop_pty_signal(struct runloop_api *a, const char *pty_url, const char *t
 		return rc;
 	struct ask k;
 	rc = control(&k, a, "pty-signal", pty_url, token, name,
-		     json_pack("{s:s, s:s}", "action", "signal", "signal", signal), err);
+		     json_pack("{s:s, s:s}", "action", "signal", "signal", signal), true, err);
 	if (rc < 0 && k.bad == 0 && k.answer.result == HTTP_DONE && k.answer.status == 400)
 		rc = signal_refused(&k, signal, err);
 	ask_fini(&k);
@@ -197,7 +203,9 @@ int runloop_pty_close(struct runloop_api *a, const char *pty_url, const char *to
 		return rc;
 	struct ask k;
 	rc = control(&k, a, "pty-close", pty_url, token, name,
-		     json_pack("{s:s}", "action", "close"), err);
+		     json_pack("{s:s}", "action", "close"), false, err);
+	if (rc < 0 && k.bad == 0 && k.answer.result == HTTP_DONE && k.answer.status == 404)
+		rc = 0; /* it is gone already */
 	ask_fini(&k);
 	return rc;
 }

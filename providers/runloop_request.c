@@ -122,6 +122,7 @@ void ask_init_pty(struct ask *k, struct runloop_api *a, const char *what, const 
 	va_start(args, path_format);
 	init(k, a, what, method, pty_url, path_format, args);
 	va_end(args);
+	k->pty = true;
 	if (token == NULL || token[0] == '\0')
 		return;
 	k->secret = token;
@@ -202,6 +203,8 @@ static int64_t next_delay(const struct ask *k)
 		if (status != 429 && status != 503 && (a->sent || a->status != 0))
 			return -1;
 		return sdk_delay(k);
+	case ASK_RETRY_LOST:
+		return status == 409 ? -1 : sdk_delay(k);
 	case ASK_RETRY_PTY:
 		if (status != 502 && status != 503)
 			return sdk_delay(k);
@@ -283,9 +286,8 @@ int ask_status_error(struct error *err, const char *what, unsigned status, const
 		int code;
 		const char *slug;
 	} known[] = {
-		{ 401, -EACCES, "credential-refused" },
-		{ 403, -EACCES, "credential-refused" },
-		{ 404, -ENOENT, "sandbox-unknown" },
+		{ 401, -EACCES, "credential-refused" }, { 403, -EACCES, "credential-refused" },
+		{ 404, -ENOENT, "sandbox-unknown" },    { 409, -EALREADY, "provider-error" },
 		{ 429, -EBUSY, "provider-rate-limit" },
 	};
 	char message[MESSAGE_BYTES];
@@ -314,6 +316,10 @@ int ask_result(const struct ask *k, struct error *err)
 	case HTTP_DONE:
 		if (a->status >= 200 && a->status < 300)
 			return 0;
+		if (k->pty && (a->status == 401 || a->status == 403 || a->status == 404))
+			return error_set_slug(err, -EIO, "tunnel-failed",
+					      "runloop: %s failed: the tunnel answered %u", k->what,
+					      a->status);
 		return ask_status_error(err, k->what, a->status, a->body == NULL ? "" : a->body,
 					a->body_size, k->secret);
 	case HTTP_NO_MEMORY:

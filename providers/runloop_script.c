@@ -70,10 +70,11 @@ static const char start[] =
 	"	[ -z \"$pc_state\" ] || [ -d \"$pc_dir\" ] || continue\n"
 	"	pc_ours \"$pc_dir\" || continue\n"
 	"	[ -n \"$pc_state\" ] || pc_state=$pc_dir\n"
-	"	if pc_good \"$pc_dir/$pc_name\"; then pc_run \"$pc_dir/$pc_name\"; fi\n"
+	"	if pc_is \"$pc_dir/$pc_name\" -rwxr-xr-x \"$pc_uid\" && pc_good \"$pc_dir/$pc_name\"; then pc_run \"$pc_dir/$pc_name\"; fi\n"
 	"done\n"
 	"[ -n \"$pc_state\" ] || pc_fail 'install no directory can be written to'\n"
-	"if pc_is \"$pc_lib\" drwxr-xr-x 0 && pc_good \"$pc_lib/$pc_name\"; then\n"
+	"if pc_is \"$pc_lib\" drwxr-xr-x 0 && pc_is \"$pc_lib/$pc_name\" -rwxr-xr-x 0 &&\n"
+	"	pc_good \"$pc_lib/$pc_name\"; then\n"
 	"	pc_run \"$pc_lib/$pc_name\"\n"
 	"fi\n"
 	"printf 'ptycast: need %s\\n' \"$pc_arch\"\n";
@@ -90,6 +91,8 @@ static const char install[] =
 	"done\n"
 	"[ -n \"$pc_src\" ] || pc_fail 'install the uploaded file was not found'\n"
 	"pc_new=$pc_src; trap pc_clean EXIT\n"
+	/* Of uploads that were given up, and written all the same. */
+	"find \"${pc_src%/*}\" -maxdepth 1 -name '.ptycast-upload-*' -mmin +60 -exec rm -f {} + 2>/dev/null\n"
 	"pc_cat=cat; [ -r \"$pc_src\" ] || pc_cat='sudo -n cat'\n"
 	"for pc_dir; do\n"
 	"	pc_ours \"$pc_dir\" || continue\n"

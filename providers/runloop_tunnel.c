@@ -54,7 +54,10 @@ static int make_endpoint(const struct runloop_box *b, const struct handshake *h,
 					       .base = base,
 					       .path = path,
 					       .tunnel_token = b->view.tunnel_token,
+					       .wakes = b->view.tunnel_wakes,
 					       .memo = &memo };
+	memo.port = h->port;
+	snprintf(memo.devbox, sizeof(memo.devbox), "%s", b->devbox);
 	snprintf(memo.execution, sizeof(memo.execution), "%s", execution);
 	encode(h->token, token, sizeof(token));
 	snprintf(path, sizeof(path), "/ws/client?processId=%" PRIu64 "&token=%s", h->process_id,
@@ -101,6 +104,10 @@ static int start(struct runloop_box *b, const char *command, struct endpoint *re
 int runloop_tunnel_open(struct runloop_box *b, const struct pty_request *request,
 			struct endpoint *ret, struct error *err)
 {
+	for (const char *const *e = request->env; e != NULL && *e != NULL; e++)
+		if (strncmp(*e, "pc_", 3) == 0) /* the script's own variables */
+			return error_set_slug(err, -ENOTSUP, "not-possible",
+					      "runloop: names of env must not begin with pc_ here");
 	char *command = runloop_script_pty_tunnel(request);
 	if (command == NULL)
 		return error_set(err, -ENOMEM, "no memory");
@@ -141,5 +148,16 @@ int runloop_tunnel_reopen(struct runloop_box *b, const struct endpoint *e,
 	runloop_execution_fini(&x);
 	if (rc < 0 && rc != -ENOENT) /* that is not remembered for ever */
 		return rc;
-	return endpoint_copy(e, ret) == 0 ? 0 : error_set(err, -ENOMEM, "no memory");
+	const char *path = strstr(e->url, "/ws/client?");
+	if (path == NULL || !b->view.has_tunnel)
+		return endpoint_copy(e, ret) == 0 ? 0 : error_set(err, -ENOMEM, "no memory");
+	char base[RUNLOOP_URL_BYTES]; /* its tunnel may be another one by now */
+	const struct runloop_endpoint from = { .transport = "pty-tunnel",
+					       .base = base,
+					       .path = path,
+					       .tunnel_token = b->view.tunnel_token,
+					       .wakes = b->view.tunnel_wakes,
+					       .memo = memo };
+	rc = runloop_box_url(b, b->view.tunnel_key, memo->port, false, base, err);
+	return rc < 0 ? rc : runloop_endpoint_make(&from, ret, err);
 }

@@ -11,12 +11,16 @@ struct app {
 	const struct store_ops *store_ops;
 	struct store *store;
 	struct seal_keys *seal_keys;
+	uint8_t params_key
+		[32]; /* of the store: of the hashes that sessions' parameters are compared by */
 	struct auth *auth;
 	struct registry *registry;
 	struct loop **loops;
 	unsigned loops_count;
 	struct provisioner *provisioner; /* calls to providers: may take half a minute each */
-	struct provisioner *clerks;      /* what is asked of the store for requests: quick */
+	struct provisioner
+		*attendants;        /* calls for sessions that are there, and built-in sandboxes */
+	struct provisioner *clerks; /* what is asked of the store for requests: quick */
 	const struct provider_config *providers;
 	struct http *http;
 	uint16_t port; /* of the listener, once it is there */

@@ -52,8 +52,8 @@ struct config {
 	/* limits; units in the names, defaults in config.c */
 	unsigned loop_threads;        /* 0: one a core */
 	unsigned http_threads;        /* 0: one a core */
-	unsigned provisioner_threads; /* 8 */
-	unsigned provisioner_queue;   /* 256 jobs waiting, then 503 */
+	unsigned provisioner_threads; /* 64, started when needed */
+	unsigned provisioner_queue;   /* 1024 jobs waiting, then 503 */
 	size_t journal_bytes;         /* 4 MiB a session */
 	size_t journals_total_bytes;  /* 1 GiB for all */
 	size_t agent_ring_bytes;      /* 4 MiB: told to agents */

@@ -276,7 +276,8 @@ int loop_create(const struct config *cfg, unsigned number, struct loop **ret, st
 	l->mail_wake.data = l->after_poll.data = l->no_sleep.data = l->second_timer.data = l;
 	uv_check_start(&l->after_poll, after_poll);
 	uv_timer_start(&l->second_timer, on_second, 1000, 1000);
-	lws_set_log_level(LLL_ERR | LLL_WARN, on_lws_log);
+	/* Two loops that log at once write into one static buffer of libwebsockets 4.1. */
+	lws_set_log_level(log_enabled(LOG_DEBUG) ? LLL_ERR | LLL_WARN : 0, on_lws_log);
 	l->lws = create_lws(&l->uv, cfg);
 	if (l->lws == NULL || l->events == NULL)
 		return error_set(

@@ -29,6 +29,8 @@
 #include "store/store.h"
 
 #define COOKIE_KEY_BYTES 32
+#define ATTENDANT_THREADS 32
+#define ATTENDANT_QUEUE 8192 /* a few for each session */
 #define CLERK_THREADS 2
 #define CLERK_QUEUE 1024   /* requests that wait for the store; then 503 */
 #define STOP_EXTRA_MS 5000 /* beyond drain_s, for shells that are hung up */
@@ -124,6 +126,9 @@ static int start(struct app *app, struct error *err)
 		rc = app->store_ops->get_or_put(app->store, "cookie-key", cookie_key,
 						sizeof(cookie_key), err);
 	if (rc == 0)
+		rc = app->store_ops->get_or_put(app->store, "params-key", app->params_key,
+						sizeof(app->params_key), err);
+	if (rc == 0)
 		rc = auth_create(cfg, cookie_key, &app->auth, err);
 	sodium_memzero(cookie_key, sizeof(cookie_key));
 	if (rc == 0)
@@ -131,6 +136,8 @@ static int start(struct app *app, struct error *err)
 	if (rc == 0)
 		rc = provisioner_create(cfg->provisioner_threads, cfg->provisioner_queue,
 					&app->provisioner, err);
+	if (rc == 0)
+		rc = provisioner_create(ATTENDANT_THREADS, ATTENDANT_QUEUE, &app->attendants, err);
 	if (rc == 0)
 		rc = provisioner_create(CLERK_THREADS, CLERK_QUEUE, &app->clerks, err);
 	if (rc == 0)
@@ -162,6 +169,7 @@ static void stop(struct app *app)
 	}
 	provisioner_destroy(app->clerks);
 	provisioner_destroy(app->provisioner);
+	provisioner_destroy(app->attendants);
 	for (unsigned i = 0; i < app->loops_count; i++)
 		loop_destroy(app->loops[i]);
 	free(app->loops);

@@ -10,40 +10,53 @@
 
 #include "service/metrics.h"
 
+/* A thread; on its own stack. */
+struct worker {
+	struct worker *next; /* in idle or running */
+	pthread_cond_t wake;
+	bool called;
+	uint64_t key, owner; /* of the job that runs */
+};
+
 struct provisioner {
-	pthread_mutex_t lock; /* guards all below but the threads */
-	pthread_cond_t changed;
+	pthread_mutex_t lock; /* guards all below */
 	struct provisioner_job *first, **end;
 	unsigned queued, queue_max;
 	bool stop;
-	struct running *running; /* keys of the jobs that run */
-	unsigned threads_count;
+	struct worker *idle; /* the one that was busy last comes first */
+	struct worker *running;
+	unsigned threads_count, threads_max;
 	pthread_t threads[];
 };
 
-/* On the stack of the thread that runs the job. */
-struct running {
-	struct running *next;
-	uint64_t key;
-};
+/* ---- which job ---- */
 
-static bool key_runs_locked(const struct provisioner *p, uint64_t key)
+static bool may_run_locked(const struct provisioner *p, const struct provisioner_job *job)
 {
-	for (const struct running *r = p->running; r != NULL; r = r->next)
-		if (r->key == key && key != 0)
-			return true;
-	return false;
+	unsigned of_owner = 0, share = (p->threads_max + 1) / 2;
+	for (const struct worker *w = p->running; w != NULL; w = w->next) {
+		if (job->key != 0 && w->key == job->key)
+			return false;
+		of_owner += job->owner != 0 && w->owner == job->owner;
+	}
+	return of_owner < share || p->stop;
 }
 
-/* Takes the first job that may run now off the queue; NULL: there is none. */
-static struct provisioner_job *take_locked(struct provisioner *p)
+/* The first one that may run now, or NULL. */
+static struct provisioner_job **find_locked(struct provisioner *p)
 {
 	struct provisioner_job **at = &p->first;
-	while (*at != NULL && key_runs_locked(p, (*at)->key))
+	while (*at != NULL && !may_run_locked(p, *at))
 		at = &(*at)->next;
-	struct provisioner_job *job = *at;
-	if (job == NULL)
+	return *at == NULL ? NULL : at;
+}
+
+static struct provisioner_job *take_locked(struct provisioner *p)
+{
+	struct provisioner_job **at = find_locked(p);
+	if (at == NULL)
 		return NULL;
+	struct provisioner_job *job = *at;
 	*at = job->next;
 	if (job->next == NULL)
 		p->end = at;
@@ -51,34 +64,78 @@ static struct provisioner_job *take_locked(struct provisioner *p)
 	return job;
 }
 
+static void unlink_locked(struct worker **list, const struct worker *w)
+{
+	while (*list != w)
+		list = &(*list)->next;
+	*list = w->next;
+}
+
+/* ---- the threads ---- */
+
+static void call_locked(struct provisioner *p)
+{
+	struct worker *w = p->idle;
+	if (w == NULL)
+		return;
+	p->idle = w->next;
+	w->called = true;
+	pthread_cond_signal(&w->wake);
+}
+
+static void run_locked(struct provisioner *p, struct worker *w, struct provisioner_job *job)
+{
+	w->key = job->key;
+	w->owner = job->owner;
+	w->next = p->running;
+	p->running = w;
+	bool cancelled = p->stop;
+	if (find_locked(p) != NULL)
+		call_locked(p);
+	pthread_mutex_unlock(&p->lock);
+	job->run(job, cancelled);
+	metric_add(METRIC_PROVISIONER_JOBS, -1);
+	pthread_mutex_lock(&p->lock);
+	unlink_locked(&p->running, w);
+}
+
 static void *provisioner_thread(void *arg)
 {
 	struct provisioner *p = arg;
+	struct worker w = { 0 };
+	pthread_cond_init(&w.wake, NULL);
 	pthread_mutex_lock(&p->lock);
 	for (;;) {
 		struct provisioner_job *job = take_locked(p);
-		if (job == NULL) {
-			if (p->stop && p->first == NULL)
-				break;
-			pthread_cond_wait(&p->changed, &p->lock);
+		if (job != NULL) {
+			run_locked(p, &w, job);
 			continue;
 		}
-		struct running me = { .next = p->running, .key = job->key };
-		p->running = &me;
-		bool cancelled = p->stop;
-		pthread_mutex_unlock(&p->lock);
-		job->run(job, cancelled);
-		metric_add(METRIC_PROVISIONER_JOBS, -1);
-		pthread_mutex_lock(&p->lock);
-		struct running **at = &p->running;
-		while (*at != &me)
-			at = &(*at)->next;
-		*at = me.next;
-		/* A job of this key, or the end, may have waited for us. */
-		pthread_cond_broadcast(&p->changed);
+		if (p->stop && p->first == NULL)
+			break;
+		w.next = p->idle;
+		p->idle = &w;
+		w.called = false;
+		while (!w.called)
+			pthread_cond_wait(&w.wake, &p->lock);
 	}
+	while (p->idle != NULL) /* the others have to see the end, too */
+		call_locked(p);
 	pthread_mutex_unlock(&p->lock);
+	pthread_cond_destroy(&w.wake);
 	return NULL;
+}
+
+static int start_thread_locked(struct provisioner *p)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int rc = pthread_create(&p->threads[p->threads_count], NULL, provisioner_thread, p);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (rc == 0)
+		p->threads_count++;
+	return rc;
 }
 
 int provisioner_create(unsigned threads, unsigned queue_max, struct provisioner **ret,
@@ -88,21 +145,14 @@ int provisioner_create(unsigned threads, unsigned queue_max, struct provisioner 
 	if (p == NULL)
 		return error_set(err, -ENOMEM, "no memory for the provisioner");
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->changed, NULL);
 	p->end = &p->first;
 	p->queue_max = queue_max;
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int rc = 0;
-	while (p->threads_count < threads && rc == 0) {
-		rc = pthread_create(&p->threads[p->threads_count], NULL, provisioner_thread, p);
-		if (rc == 0)
-			p->threads_count++;
-	}
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	p->threads_max = threads;
+	/* One that is always there: a job is never without a thread. */
+	int rc = start_thread_locked(p);
 	if (rc != 0) {
-		provisioner_destroy(p);
+		pthread_mutex_destroy(&p->lock);
+		free(p);
 		return error_set(err, -rc, "cannot start a thread: %s", strerror(rc));
 	}
 	*ret = p;
@@ -115,11 +165,12 @@ void provisioner_destroy(struct provisioner *p)
 		return;
 	pthread_mutex_lock(&p->lock);
 	p->stop = true;
-	pthread_cond_broadcast(&p->changed);
+	while (p->idle != NULL)
+		call_locked(p);
+	unsigned count = p->threads_count;
 	pthread_mutex_unlock(&p->lock);
-	for (unsigned i = 0; i < p->threads_count; i++)
+	for (unsigned i = 0; i < count; i++)
 		pthread_join(p->threads[i], NULL);
-	pthread_cond_destroy(&p->changed);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }
@@ -133,7 +184,10 @@ int provisioner_submit(struct provisioner *p, struct provisioner_job *job)
 		*p->end = job;
 		p->end = &job->next;
 		p->queued++;
-		pthread_cond_signal(&p->changed);
+		if (p->idle != NULL)
+			call_locked(p);
+		else if (p->threads_count < p->threads_max)
+			start_thread_locked(p); /* without it the job waits for another one's end */
 	}
 	pthread_mutex_unlock(&p->lock);
 	if (full)

@@ -41,19 +41,20 @@ int64_t session_created_ms(const struct session *s)
 	return s->created_ms;
 }
 
-/* They are only compared, and their env may hold secrets. */
-static void hash_params(const char *params, char hex[2 * PARAMS_HASH_BYTES + 1])
+/* They are only compared, and their env may hold secrets: with a key, so that nobody can try them out. */
+static void hash_params(const struct app *app, const char *params,
+			char hex[2 * PARAMS_HASH_BYTES + 1])
 {
 	unsigned char hash[PARAMS_HASH_BYTES];
-	crypto_generichash(hash, sizeof(hash), (const unsigned char *)params, strlen(params), NULL,
-			   0);
+	crypto_generichash(hash, sizeof(hash), (const unsigned char *)params, strlen(params),
+			   app->params_key, sizeof(app->params_key));
 	sodium_bin2hex(hex, 2 * PARAMS_HASH_BYTES + 1, hash, sizeof(hash));
 }
 
 bool session_same_params(const struct session *s, const char *params)
 {
 	char hex[2 * PARAMS_HASH_BYTES + 1];
-	hash_params(params, hex);
+	hash_params(s->app, params, hex);
 	return strcmp(s->params, hex) == 0;
 }
 
@@ -146,6 +147,9 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 	s->inputs_end = &s->inputs;
 	s->fence = 1;
 	randombytes_buf(s->own_client, sizeof(s->own_client));
+	uint8_t random[16];
+	randombytes_buf(random, sizeof(random));
+	sodium_bin2hex(s->shell, sizeof(s->shell), random, sizeof(random));
 	metric_add(METRIC_SESSIONS_PROVISIONING, 1);
 	if (s->subject == NULL || s->sandbox == NULL || s->params == NULL ||
 	    s->provider_name == NULL || s->journal == NULL) {
@@ -198,7 +202,7 @@ static void read_target_text(struct session *s, const char *text)
 int session_create(struct app *app, const struct session_spec *spec, struct session **ret)
 {
 	char params[2 * PARAMS_HASH_BYTES + 1];
-	hash_params(spec->params, params);
+	hash_params(app, spec->params, params);
 	struct session *s = session_alloc(app, spec->id, spec->subject, spec->sandbox,
 					  spec->provider, params, spec->cols, spec->rows);
 	if (s == NULL)

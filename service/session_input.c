@@ -478,9 +478,12 @@ void session_signal_done(struct session *s, uint64_t request, int error)
 	if (error == ESRCH)
 		reply = reply_problem(409, "session-ended",
 				      "there is no foreground process any more");
-	else if (error != 0)
+	else if (error == EINVAL || error == ENOTSUP)
 		reply = reply_problem(501, "not-supported", "the signal was refused: %s",
 				      strerror(error));
+	else if (error != 0)
+		reply = reply_problem(503, "delivery-unknown",
+				      "the provider did not confirm the signal");
 	p->done(p->arg, &reply);
 	free(p);
 }

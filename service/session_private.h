@@ -38,6 +38,9 @@ struct session {
 	char *target_sealed;               /* an inline sandbox, sealed; or NULL */
 	char *want_transport, *want_agent; /* instead of the sandbox's own; or NULL */
 	char *target_text; /* these four as JSON, for the store; NULL: a built-in sandbox */
+	/* Its name at the far end: another one for each creation of an id, and the same at each try to open it, so
+	 * that it is opened once. */
+	char shell[33];
 	const struct provider_ops *provider; /* NULL when it is not switched on any more */
 	char **command, **env;               /* NULL-terminated */
 	char *cwd;
@@ -94,7 +97,11 @@ struct session {
 		await_until_us; /* restored: its viewers may come back until then; 0: not awaited */
 	bool stopping;          /* the process ends */
 	bool has_address;       /* endpoint is fresh: for transports that need that */
-	bool asleep;            /* open, but without a tunnel until somebody uses it */
+	bool open_sent;         /* there may be a shell */
+	uint64_t connect_us;    /* when the tunnel was begun */
+	uint64_t look_until_us; /* it is woken to see whether it is idle */
+	unsigned resize_tries;
+	bool asleep; /* open, but without a tunnel until somebody uses it */
 	bool reopening, keeping_alive, resizing; /* asked of the provider, not answered yet */
 	unsigned opened_anew;  /* times that its place proved wrong before it was open */
 	uint64_t reopen_at_us; /* not before that */
@@ -174,6 +181,9 @@ void session_ask_close(struct session *s); /* what does not end by itself */
 void session_end_lost(struct session *s, const char *slug, const char *text);
 void session_retry(struct session *s, const char *text); /* connects again later, or gives up */
 void session_resized(struct session *s, uint16_t cols, uint16_t rows);
+void session_check_tunnel(struct session *s, uint64_t now_us);
+/* True while it is being found out whether a session that sleeps has said something. */
+bool session_look_in(struct session *s, uint64_t now_us);
 void session_sleep_check(struct session *s, uint64_t now_us);
 void session_use(struct session *s); /* somebody watches or types: wakes it up */
 bool session_is_used(const struct session *s, uint64_t now_us);

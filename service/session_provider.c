@@ -18,7 +18,8 @@
 #include "store/seal.h"
 
 #define CALL_MS 30000 /* of an ask that nobody waits for */
-#define CLOSE_CALL_MS 10000
+#define RESIZE_TRIES 5
+#define CLOSE_CALL_MS 5000
 #define OPEN_ANEW_MAX 3      /* an agent may end just when it was found */
 #define REOPEN_FIRST_MS 1000 /* between two looks for a way back */
 #define REOPEN_LAST_MS 30000
@@ -27,7 +28,7 @@ enum ask_kind {
 	ASK_OPEN,
 	ASK_REOPEN,
 	ASK_KEEP_ALIVE,
-	ASK_RESIZE,
+	ASK_RESIZE, /* this and the rest may do without the sandbox's record */
 	ASK_SIGNAL,
 	ASK_CLOSE,
 };
@@ -37,9 +38,8 @@ struct ask {
 	struct message answer;
 	enum ask_kind kind;
 	struct session *session; /* a reference */
-	char shell[33]; /* OPEN: its name at the far end: another one for each creation of an id */
-	bool refresh;   /* OPEN */
-	bool awake;     /* KEEP_ALIVE */
+	bool refresh;            /* OPEN */
+	bool awake;              /* KEEP_ALIVE */
 	uint16_t cols, rows;
 	int number;       /* SIGNAL */
 	uint64_t request; /* SIGNAL */
@@ -106,7 +106,7 @@ static int make_call(struct ask *a, const struct provider_call *call)
 	switch (a->kind) {
 	case ASK_OPEN: {
 		struct pty_request request = {
-			.shell = a->shell,
+			.shell = s->shell,
 			.command = list_or_null(s->command),
 			.env = list_or_null(s->env),
 			.cwd = s->cwd,
@@ -147,6 +147,8 @@ static void run_ask(struct provisioner_job *job, bool stopped)
 	struct ask *a = (struct ask *)job;
 	struct session *s = a->session;
 	struct sandbox_target target = { 0 };
+	if (a->kind == ASK_CLOSE) /* however long it waited */
+		a->deadline_us = loop_now_us() + CLOSE_CALL_MS * UINT64_C(1000);
 	struct provider_call call = {
 		.cfg = s->app->providers,
 		.deadline_us = a->deadline_us,
@@ -165,6 +167,11 @@ static void run_ask(struct provisioner_job *job, bool stopped)
 		if (a->status == 0)
 			a->status = session_override_target(s, &target);
 		call.target = &target;
+		/* What needs no credential goes on without the record. */
+		if (a->status == -ENOENT && a->kind >= ASK_RESIZE) {
+			a->status = 0;
+			call.target = NULL;
+		}
 	}
 	if (a->status == 0)
 		a->status = make_call(a, &call);
@@ -176,12 +183,9 @@ static void run_ask(struct provisioner_job *job, bool stopped)
 
 /* ---- asking: the session's loop, but for session_submit() ---- */
 
-/* Sandboxes are told apart by what names them; whose they are counts, too. */
-static uint64_t sandbox_key(const struct session *s)
+static uint64_t key_of(const char *a, const char *b, const char *c)
 {
-	if (!s->provider->needs_target)
-		return 0;
-	const char *parts[] = { s->provider_name, s->subject, s->sandbox };
+	const char *parts[] = { a, b, c };
 	crypto_generichash_state state;
 	uint64_t key;
 	crypto_generichash_init(&state, NULL, 0, crypto_generichash_BYTES_MIN);
@@ -192,6 +196,12 @@ static uint64_t sandbox_key(const struct session *s)
 	crypto_generichash_final(&state, hash, sizeof(hash));
 	memcpy(&key, hash, sizeof(key));
 	return key | 1;
+}
+
+/* Sandboxes are told apart by what names them; whose they are counts, too. */
+static uint64_t sandbox_key(const struct session *s)
+{
+	return s->provider->needs_target ? key_of(s->provider_name, s->subject, s->sandbox) : 0;
 }
 
 static void on_answer(struct message *m, struct loop *l);
@@ -215,12 +225,17 @@ static struct ask *new_ask(struct session *s, enum ask_kind kind, uint64_t timeo
 	return a;
 }
 
-/* Openings in one sandbox come one after another, the second finds what the first one learnt. What a session
- * asks about its shell keeps its order, but waits for no other session's. */
+/* Openings in one sandbox come one after another, the second finds what the first one learnt. Signals keep their
+ * order. The rest waits for nobody. */
 static int send_ask(struct session *s, struct ask *a)
 {
-	a->job.key = a->kind == ASK_OPEN ? sandbox_key(s) : (uint64_t)(uintptr_t)s;
-	int rc = provisioner_submit(s->app->provisioner, &a->job);
+	if (a->kind == ASK_OPEN)
+		a->job.key = sandbox_key(s);
+	else if (a->kind == ASK_SIGNAL)
+		a->job.key = (uint64_t)(uintptr_t)s;
+	a->job.owner = key_of(s->subject, "", "");
+	bool waits = a->kind == ASK_OPEN && s->provider->needs_target;
+	int rc = provisioner_submit(waits ? s->app->provisioner : s->app->attendants, &a->job);
 	if (rc < 0)
 		ask_free(a);
 	return rc;
@@ -235,9 +250,6 @@ static int ask_open(struct session *s, bool refresh)
 				remote ? cfg->provision_timeout_ms : cfg->open_timeout_ms);
 	if (a == NULL)
 		return -ENOMEM;
-	uint8_t random[16];
-	randombytes_buf(random, sizeof(random));
-	sodium_bin2hex(a->shell, sizeof(a->shell), random, sizeof(random));
 	a->refresh = refresh;
 	return send_ask(s, a);
 }
@@ -416,6 +428,8 @@ static void on_reopened(struct session *s, struct ask *a)
 	s->reopening = false;
 	if (session_is_ended(s) || s->stopping || s->attached)
 		return; /* it is back by itself */
+	if (s->asleep && a->status != -ESRCH)
+		return; /* it was, and nobody needs it now */
 	bool trying = s->tunnel != NULL && !s->tunnel_over;
 	if (a->status == -ESRCH) {
 		session_end_lost(s, a->error.slug, a->error.text);
@@ -445,12 +459,18 @@ static void on_size_set(struct session *s, const struct ask *a)
 	s->resizing = false;
 	if (session_is_ended(s) || s->stopping)
 		return;
-	if (a->status == 0)
+	if (a->status == 0) {
+		s->resize_tries = 0;
 		session_resized(s, a->cols, a->rows);
-	else
+	} else {
 		log_warn("not resized", "session=%s code=%d", s->id, a->status);
-	if (s->want_cols != 0 && s->attached)
+	}
+	if (s->want_cols != 0 && s->attached) {
 		session_ask_resize(s);
+	} else if (a->status < 0 && s->resize_tries++ < RESIZE_TRIES) {
+		s->want_cols = a->cols; /* in the next second again */
+		s->want_rows = a->rows;
+	}
 }
 
 static void on_answer(struct message *m, struct loop *l)

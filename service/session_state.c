@@ -17,8 +17,7 @@
 #include "store/store.h"
 #include "wire/sse.h"
 
-#define CLOSE_OPENING_MS 500 /* for a way to a shell that may not even be there */
-#define CLOSE_MS 4000        /* for a shell to go that was hung up; the agent kills it after 2 s */
+#define CLOSE_MS 4000 /* for a shell to go that was hung up; the agent kills it after 2 s */
 
 static const struct {
 	const char *name;
@@ -145,20 +144,25 @@ void session_hang_up(struct session *s, const char *reason)
 	pthread_mutex_lock(&s->card_lock);
 	s->closing = true;
 	pthread_mutex_unlock(&s->card_lock);
-	if (s->attached && s->transport->hang_up(s->tunnel) == 0) {
+	bool maybe_open = s->opened || s->restored || s->open_sent;
+	if (s->state == SESSION_PROVISIONING ||
+	    (s->transport != NULL && (!s->transport->keeps || !maybe_open) && !s->attached)) {
+		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
+		return;
+	}
+	/* Also behind an opening that is not answered yet. */
+	if (s->tunnel != NULL && !s->tunnel_over && s->transport->hang_up(s->tunnel) == 0) {
 		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_MS);
 		return;
 	}
-	if (s->state == SESSION_PROVISIONING || (s->transport != NULL && !s->transport->keeps)) {
+	if (s->transport == NULL || !s->transport->keeps) {
 		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 		return;
 	}
 	/* No tunnel now: told when it is back. Of a local shell that is soon or never; one far away would live
 	 * on for long, so it is tried as long as a session may be without a tunnel. */
 	session_use(s);
-	if (!s->opened && !s->restored)
-		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_OPENING_MS);
-	else if (!session_reopens(s))
+	if (!session_reopens(s))
 		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_MS);
 }
 
@@ -219,6 +223,8 @@ void session_end(struct session *s, const char *reason, const char *text, enum p
 	session_enter(s, SESSION_ENDED, text);
 	session_save(s);
 	session_input_end(s);
+	if (s->open_sent && !s->opened && s->tunnel != NULL && !s->tunnel_over)
+		s->transport->hang_up(s->tunnel); /* whatever comes of the opening */
 	session_drop_tunnel(s, true);
 	if (strcmp(reason, "exited") != 0)
 		session_ask_close(s);

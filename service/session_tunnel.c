@@ -17,8 +17,11 @@
 #define REFILL_ATTEMPTS 10
 #define AWAIT_VIEWERS_US 10000000 /* as long as an agent keeps all for a holder that was lost */
 #define REOPEN_ATTEMPTS 3         /* to connect, before the provider is asked */
-#define STEADY_US 1000000         /* attached for that long: the next loss is a new one */
-#define FLAPPING_ATTEMPTS 4       /* attached and lost at once: back-off from here, up to 0.3 s */
+#define MUTE_US 15000000          /* longer than a connection may take */
+#define LOOK_US \
+	10000000 /* for a session that sleeps to be there again, to see whether it is idle */
+#define STEADY_US 1000000   /* attached for that long: the next loss is a new one */
+#define FLAPPING_ATTEMPTS 4 /* attached and lost at once: back-off from here, up to 0.3 s */
 
 static void set_epoch(struct session *s, uint64_t epoch)
 {
@@ -75,6 +78,12 @@ static void give_up(struct session *s, const char *reason, const char *text)
 	}
 }
 
+static void on_opening(void *arg)
+{
+	struct session *s = arg;
+	s->open_sent = true;
+}
+
 static void on_attached(void *arg, const struct tunnel_attached *a)
 {
 	struct session *s = arg;
@@ -85,7 +94,10 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 		return;
 	}
 	uint64_t head = journal_head(s->journal);
+	bool attached_before = s->opened || s->restored;
 	bool same = s->known && a->epoch == s->feed.epoch;
+	if (a->head > head) /* it has said something meanwhile */
+		s->idle_us = loop_now_us();
 	if (!same) {
 		restart_journal(s, a->start, a->cols, a->rows);
 		set_epoch(s, a->epoch);
@@ -119,6 +131,10 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 	if (s->closing) {
 		session_hang_up(s, s->close_reason);
 		return;
+	}
+	if (s->transport->readdressed && attached_before && s->want_cols == 0) {
+		s->want_cols = s->cols; /* its provider may have given it another size */
+		s->want_rows = s->rows;
 	}
 	if (s->want_cols != 0)
 		session_resize_now(s, s->want_cols, s->want_rows);
@@ -297,7 +313,7 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 	bool wrong_place = end == TUNNEL_GONE ||
 			   (end == TUNNEL_LOST && s->transport->keeps &&
 			    (s->endpoint.remembered || s->attempts > REOPEN_ATTEMPTS));
-	if (!s->opened && !s->restored && wrong_place && session_open_anew(s))
+	if (!s->opened && !s->restored && !s->closing && wrong_place && session_open_anew(s))
 		return;
 	switch (end) {
 	case TUNNEL_LOST:
@@ -327,6 +343,7 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 }
 
 static const struct tunnel_events tunnel_events = {
+	.opening = on_opening,
 	.attached = on_attached,
 	.output = on_output,
 	.resized = on_resized,
@@ -343,9 +360,9 @@ void session_connect(struct session *s)
 		session_timer(s, &s->retry_timer, on_retry, 1);
 		return;
 	}
-	assert(s->tunnel == NULL);
-	if (session_is_ended(s) && !s->refill)
-		return;
+	if (s->tunnel != NULL || (session_is_ended(s) && !s->refill))
+		return; /* it is being tried already, or not wanted any more */
+	s->connect_us = loop_now_us();
 	s->transport = tunnel_find(s->endpoint.transport);
 	if (s->transport == NULL) {
 		give_up(s, "failed", "its transport is not known here");
@@ -353,12 +370,14 @@ void session_connect(struct session *s)
 	}
 	if (!s->transport->resends && s->dedupe == NULL)
 		s->dedupe = input_seq_create();
-	if (s->transport->readdressed && !s->has_address && s->refill) {
+	bool asks_first = s->transport->readdressed || s->endpoint.ask_first;
+	if (asks_first && !s->has_address && s->refill) {
 		give_up(s, NULL, NULL); /* what it said is gone */
 		return;
 	}
-	if (s->transport->readdressed && !s->has_address) {
-		/* Its address was good for one connection: the answer goes on. */
+	if (asks_first && !s->has_address) {
+		/* Its address was good for one connection, or knocking there would wake a sandbox that
+		 * sleeps: the answer goes on. */
 		session_reopen(s);
 		session_retry(s, "there is no way back to it");
 		return;
@@ -377,6 +396,7 @@ void session_connect(struct session *s)
 		.token = s->endpoint.token,
 		.headers = headers,
 		.headers_count = s->endpoint.headers_count,
+		.behind_gateway = remote,
 		.shell = s->endpoint.shell,
 		.open = !s->opened && !s->restored,
 		.command = (const char *const *)s->command,
@@ -446,14 +466,38 @@ void session_sleep_check(struct session *s, uint64_t now_us)
 	session_drop_tunnel(s, true);
 }
 
-void session_use(struct session *s)
+/* A far end that takes the connection and then says nothing is as good as none. */
+void session_check_tunnel(struct session *s, uint64_t now_us)
 {
-	s->used_us = loop_now_us();
-	if (!s->asleep)
+	if (s->tunnel == NULL || s->tunnel_over || s->attached || s->refill ||
+	    now_us < s->connect_us + MUTE_US)
 		return;
+	session_drop_tunnel(s, false);
+	if (!session_is_ended(s))
+		session_retry(s, "the far end does not answer");
+}
+
+static void wake(struct session *s)
+{
 	log_info("session wakes", "session=%s", s->id);
 	s->asleep = false;
 	s->attempts = 0;
-	s->lost_us = s->used_us;
+	s->lost_us = loop_now_us();
 	session_connect(s);
+}
+
+bool session_look_in(struct session *s, uint64_t now_us)
+{
+	if (s->asleep) {
+		s->look_until_us = now_us + LOOK_US;
+		wake(s);
+	}
+	return !s->attached && now_us < s->look_until_us;
+}
+
+void session_use(struct session *s)
+{
+	s->used_us = loop_now_us();
+	if (s->asleep)
+		wake(s);
 }

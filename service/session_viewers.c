@@ -249,10 +249,10 @@ static void check_limits(struct session *s, uint64_t now_us)
 	}
 	if (s->unsaved)
 		session_save(s);
-	if (!session_is_ended(s) && !s->closing && s->idle_timeout_s > 0 && s->viewers.count == 0 &&
-	    idle_us > s->idle_timeout_s * UINT64_C(1000000)) {
+	bool expires = !session_is_ended(s) && !s->closing && s->idle_timeout_s > 0 &&
+		       s->viewers.count == 0 && idle_us > s->idle_timeout_s * UINT64_C(1000000);
+	if (expires && !session_look_in(s, now_us))
 		session_hang_up(s, "expired");
-	}
 }
 
 static void on_second(struct loop_second *second, uint64_t now_us, int64_t wall_ms)
@@ -264,6 +264,9 @@ static void on_second(struct loop_second *second, uint64_t now_us, int64_t wall_
 		viewer_tick(v, now_us, wall_ms);
 	}
 	check_limits(s, now_us);
+	session_check_tunnel(s, now_us);
+	if (s->want_cols != 0 && s->attached && s->transport->readdressed)
+		session_ask_resize(s);
 	session_keep_alive(s, now_us);
 	session_sleep_check(s, now_us);
 	if (s->await_until_us != 0)

@@ -21,7 +21,7 @@ struct tunnel {
 	uint8_t *open_frame, *attach_frame;
 	size_t open_size, attach_size;
 	uint64_t instance;
-	bool behind_gateway;  /* which may refuse, too: then it is not known who did */
+	bool behind_gateway;
 	uint64_t next_offset; /* expected */
 	uint64_t acked;
 	/* The message that is coming in: DATA goes on at once, others are collected. */
@@ -67,8 +67,10 @@ static void on_connected(void *arg)
 {
 	struct tunnel *t = arg;
 	int rc = 0;
-	if (t->open_frame != NULL)
+	if (t->open_frame != NULL) {
+		t->events->opening(t->arg);
 		rc = ws_client_send(t->client, t->open_frame, t->open_size, NULL, 0);
+	}
 	if (rc == 0)
 		rc = ws_client_send(t->client, t->attach_frame, t->attach_size, NULL, 0);
 	if (rc < 0)
@@ -337,7 +339,7 @@ static int create(const struct tunnel_params *p, struct tunnel **ret, struct err
 		goto out;
 	t->events = p->events;
 	t->arg = p->arg;
-	t->behind_gateway = p->headers_count > 0;
+	t->behind_gateway = p->behind_gateway;
 	rc = encode_opening(t, p);
 	if (rc < 0)
 		goto out;

@@ -35,6 +35,7 @@ struct tunnel {
 	struct input_seq *dedupe; /* borrowed from the session */
 	uint64_t epoch, offset;
 	bool was_attached; /* by an earlier connection */
+	bool behind_gateway;
 	uint16_t cols, rows;
 	unsigned requests_count;
 	uint64_t requests[REQUESTS_MAX]; /* told done when the socket has taken all */
@@ -127,6 +128,8 @@ static void on_ended(void *arg, enum ws_client_end end, unsigned code, const cha
 	struct tunnel *t = arg;
 	t->client = NULL;
 	enum tunnel_end verdict = t->dialect->judge(t, end, code, &text);
+	if (t->behind_gateway && end == WS_CLIENT_REFUSED)
+		verdict = TUNNEL_LOST;
 	t->events->ended(t->arg, verdict, 0, text);
 }
 
@@ -155,6 +158,7 @@ static int create(const struct dialect *dialect, const struct tunnel_params *p, 
 	t->events = p->events;
 	t->arg = p->arg;
 	t->dedupe = p->dedupe;
+	t->behind_gateway = p->behind_gateway;
 	t->was_attached = p->epoch != 0;
 	t->cols = p->cols;
 	t->rows = p->rows;

@@ -33,6 +33,8 @@ struct tunnel_attached {
 };
 
 struct tunnel_events {
+	/* The shell is being opened: from here on there may be one. */
+	void (*opening)(void *arg);
 	void (*attached)(void *arg, const struct tunnel_attached *attached);
 	/* Bytes at their offset: in order, but not always without a gap. */
 	void (*output)(void *arg, uint64_t offset, const uint8_t *data, size_t size);
@@ -55,8 +57,9 @@ struct tunnel_params {
 	const char *token;               /* NULL: none; a secret */
 	const struct ws_header *headers; /* of the gateway in between: secrets */
 	size_t headers_count;            /* at most TUNNEL_HEADERS_MAX */
-	const char *shell;               /* the shell's id; transport agent */
-	bool open;                       /* open the shell first, if it is not there */
+	bool behind_gateway; /* a refusal may be the gateway's: it is not known who did it */
+	const char *shell;   /* the shell's id; transport agent */
+	bool open;           /* open the shell first, if it is not there */
 	const char *const *command,
 		*const *env; /* NULL-terminated or NULL; open only, as are these: */
 	const char *cwd;     /* NULL: the agent's */

@@ -58,7 +58,7 @@ test('a key that is wrong, a devbox that is unknown, ids that are none', async (
   world.misbehave(box, { status: 403, times: 2, body: { message: 'not yours' } });
   await fails(box, 409, 'credential-refused', /403: not yours/);
   assert.deepEqual(box.processes(), []);
-  for (const external_id of ['a/../b', '..', 'a?b', 'a b', 'a%2fb', '../evictions/watch', 'x'.repeat(200)]) {
+  for (const external_id of ['a/../b', '..', 'a?b', 'a b', 'a%2fb', '../evictions/watch', 'x'.repeat(257)]) {
     const before = world.fake.count();
     const answer = await world.post({ id: external_id });
     assert.ok([400, 409].includes(answer.status), answer.text);
@@ -172,8 +172,9 @@ test('goes on behind troubles that pass: limits, locks, gateways, cut answers, s
           const [first, second] = world.calls(box).filter((call) => call.name === on);
           assert.ok(second.t - first.t >= 295, `${what}: ${second.t - first.t} ms`);
         }
-        // A call that is tried again is the same call.
-        if (on !== 'retrieve' && rule.delayMs === undefined) {
+        // A call that is tried again is the same call; but after a lock it is first looked who had it.
+        const looksAgain = on === 'enable_tunnel' && rule.status === 409;
+        if (on !== 'retrieve' && !looksAgain && rule.delayMs === undefined) {
           const ids = requestIds(box, on).slice(0, made.hits + 1);
           assert.equal(new Set(ids).size, 1, `${what}: ${ids}`);
           assert.match(ids[0], /^\S{10,}$/);

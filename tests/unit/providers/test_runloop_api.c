@@ -154,12 +154,12 @@ static void an_id_cannot_change_the_path(void **state)
 		assert_int_equal(runloop_kill(&a, "d1", ids[i], &err), -ENOENT);
 	}
 	assert_true(runloop_id_valid("dbx_2abc-X.9"));
-	char longest[130];
+	char longest[RUNLOOP_ID_BYTES + 1];
 	memset(longest, 'a', sizeof(longest));
-	longest[128] = '\0';
+	longest[RUNLOOP_ID_BYTES - 1] = '\0';
 	assert_true(runloop_id_valid(longest));
-	longest[128] = 'a';
-	longest[129] = '\0';
+	longest[RUNLOOP_ID_BYTES - 1] = 'a';
+	longest[RUNLOOP_ID_BYTES] = '\0';
 	assert_false(runloop_id_valid(longest));
 	assert_int_equal(canned_count(s), 0);
 	canned_stop(s);
@@ -734,8 +734,8 @@ static void does_not_insist_on_a_command_when_the_box_sleeps(void **state)
 	runloop_retrieve_and_execute(&a, "d1", "ls", &box, &box_rc, &box_err, &e, &e_rc, &e_err);
 	assert_int_equal(box_rc, 0);
 	assert_int_equal(box.status, RUNLOOP_SUSPENDED);
-	assert_int_equal(e_rc, -EIO);
-	assert_error(&e_err, -EIO, "provider-error", "runloop: execute failed: 409: asleep");
+	assert_int_equal(e_rc, -EALREADY);
+	assert_error(&e_err, -EALREADY, "provider-error", "runloop: execute failed: 409: asleep");
 	assert_int_equal(canned_count(s), 2);
 	canned_stop(s);
 }
@@ -804,7 +804,7 @@ static void starts_again_only_what_was_surely_not_started(void **state)
 		{ { .when = START, .status = 500, .headers = RETRY_ANYWAY SOON }, -EIO },
 		{ { .when = START, .status = 502, .headers = SOON }, -EIO },
 		{ { .when = START, .status = 408, .headers = RETRY_ANYWAY SOON }, -EIO },
-		{ { .when = START, .status = 409, .headers = SOON }, -EIO },
+		{ { .when = START, .status = 409, .headers = SOON }, -EALREADY },
 		{ { .when = START, .status = 503, .headers = "x-should-retry: false\r\n" }, -EIO },
 	};
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -422,6 +422,10 @@ static void asks_sudo_where_nothing_can_be_executed(void **state)
 		char path[256];
 		snprintf(path, sizeof(path), "%s/usrlocallib/ptycast", s.root);
 		assert_int_equal(chown(path, 0, 0), 0);
+		assert_int_equal(start(&s, &said), RUNLOOP_NEED);
+		char program[512];
+		snprintf(program, sizeof(program), "%s/%s", s.root, name);
+		assert_int_equal(chown(program, 0, 0), 0);
 		assert_int_equal(start(&s, &said), RUNLOOP_STARTED);
 		assert_false(said.handshake.instance == instance);
 		sandbox_fini(&s);

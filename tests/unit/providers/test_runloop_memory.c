@@ -167,9 +167,18 @@ static void a_memo_comes_back_as_it_was(void **state)
 {
 	(void)state;
 	const struct runloop_memo memos[] = {
-		{ .kind = RUNLOOP_KIND_AGENT, .boot_ms = 1790000009000, .port = 65535, .pid = 1 },
-		{ .kind = RUNLOOP_KIND_TUNNEL, .boot_ms = 1, .execution = "0199-uuid" },
+		{ .kind = RUNLOOP_KIND_AGENT,
+		  .devbox = "dbx_1",
+		  .boot_ms = 1790000009000,
+		  .port = 65535,
+		  .pid = 1 },
+		{ .kind = RUNLOOP_KIND_TUNNEL,
+		  .devbox = "dbx_2",
+		  .boot_ms = 1,
+		  .port = 8000,
+		  .execution = "0199-uuid" },
 		{ .kind = RUNLOOP_KIND_NATIVE,
+		  .devbox = "dbx_3",
 		  .pty_url = "https://13-k.tunnel.runloop.ai",
 		  .token = "t0k\"",
 		  .name = "ptycast-1",
@@ -182,6 +191,7 @@ static void a_memo_comes_back_as_it_was(void **state)
 		assert_int_equal(runloop_memo_read(text, &m, NULL), 0);
 		assert_int_equal(m.kind, memos[i].kind);
 		assert_true(m.boot_ms == memos[i].boot_ms && m.pid == memos[i].pid);
+		assert_string_equal(m.devbox, memos[i].devbox);
 		assert_int_equal(m.port, memos[i].port);
 		assert_string_equal(m.execution, memos[i].execution);
 		assert_string_equal(m.pty_url, memos[i].pty_url);
@@ -195,7 +205,13 @@ static void a_memo_comes_back_as_it_was(void **state)
 static void refuses_a_memo_of_another_kind(void **state)
 {
 	(void)state;
-	static const char *const texts[] = { "", "{}", "[]", "{\"kind\":\"x\"}", "{\"kind\":1}" };
+	static const char *const texts[] = { "",
+					     "{}",
+					     "[]",
+					     "{\"kind\":\"x\"}",
+					     "{\"kind\":1}",
+					     "{\"kind\":\"agent\"}",
+					     "{\"kind\":\"agent\",\"devbox\":\"a/b\"}" };
 	struct runloop_memo m;
 	struct error err = { 0 };
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)

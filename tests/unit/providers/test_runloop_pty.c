@@ -118,19 +118,22 @@ static void hides_the_tunnels_token(void **state)
 {
 	(void)state;
 	static const struct canned_step steps[] = {
-		{ .when = OPEN, .status = 401, .body = "{\"message\":\"not " TOKEN "\"}" }
+		{ .when = OPEN, .status = 401, .body = "{\"message\":\"not " TOKEN "\"}" },
+		{ .when = OPEN, .status = 422, .body = "{\"message\":\"not " TOKEN "\"}" }
 	};
 	struct canned_server *s = CANNED_START(steps);
 	PTY(a, s);
 	struct runloop_pty p;
 	struct error err;
-	assert_int_equal(runloop_pty_open(&a, pty_url, TOKEN, "pc-9f2", 80, 24, &p, &err), -EACCES);
-	assert_error(&err, -EACCES, "credential-refused",
-		     "runloop: pty-open failed: 401: not [hidden]");
+	assert_int_equal(runloop_pty_open(&a, pty_url, TOKEN, "pc-9f2", 80, 24, &p, &err), -EIO);
+	assert_error(&err, -EIO, "tunnel-failed",
+		     "runloop: pty-open failed: the tunnel answered 401");
+	assert_int_equal(runloop_pty_open(&a, pty_url, TOKEN, "pc-9f2", 80, 24, &p, &err), -EIO);
+	assert_error(&err, -EIO, "provider-error", "runloop: pty-open failed: 422: not [hidden]");
 	assert_int_equal(runloop_pty_open(&a, pty_url, "a\r\nb", "pc-9f2", 80, 24, &p, &err),
 			 -EACCES);
 	assert_int_equal(runloop_pty_open(&a, pty_url, TOKEN, "pc/9", 80, 24, &p, &err), -EINVAL);
-	assert_int_equal(canned_count(s), 1);
+	assert_int_equal(canned_count(s), 2);
 	canned_stop(s);
 }
 
@@ -179,7 +182,7 @@ static void tells_why_a_signal_was_refused(void **state)
 		{ 400, "", -ESRCH },
 		{ 400, "{\"message\":\"Unknown signal SIGFOO\"}", -EINVAL },
 		{ 400, "unsupported signal", -EINVAL },
-		{ 404, "no such session", -ENOENT },
+		{ 404, "no such session", -EIO },
 		{ 422, "", -EIO },
 	};
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -63,7 +63,7 @@ static void has_the_documented_defaults(void **state)
 	assert_int_equal(c->tick_ms, 15);
 	assert_int_equal(c->max_stream_age_s, 3600);
 	assert_int_equal(c->input_bytes, 1 << 20);
-	assert_int_equal(c->provisioner_threads, 8);
+	assert_int_equal(c->provisioner_threads, 64);
 	assert_int_equal(c->max_viewers, 12000);
 	assert_int_equal(c->unauthorized_per_minute, 120);
 	config_destroy(c);
