@@ -10,12 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <strings.h>
 
 #include "service/log.h"
 #include "service/metrics.h"
 
 #define POLL_MS_MAX 100 /* how late a cancellation may be seen */
+#define POLL_AT_ONCE_US 50
+#define POLLS_AT_ONCE_MAX 8
 #define CONNECT_TIMEOUT_MS 10000L
 #define KEPT_CONNECTIONS_MAX 16L
 #define HEADER_BYTES_MAX 65536 /* of one answer */
@@ -410,11 +413,27 @@ static bool check_time(const struct provider_call *call, struct transfer *all, u
 	return running;
 }
 
+/* Waits for news. While an upload by HTTP/2 waits for the server to take more, libcurl 7.88 wants to write, which
+ * poll() grants at once, again and again. */
+static CURLMcode poll_transfers(struct http_client *c, unsigned ms, unsigned *polls_in_vain)
+{
+	uint64_t from_us = provider_now_us();
+	CURLMcode bad = curl_multi_poll(c->multi, NULL, 0, (int)ms, NULL);
+	if (provider_now_us() - from_us >= POLL_AT_ONCE_US) {
+		*polls_in_vain = 0;
+	} else if (++*polls_in_vain == POLLS_AT_ONCE_MAX) {
+		*polls_in_vain = 0;
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	return bad;
+}
+
 /* Runs the transfers until all are over. */
 static void drive(struct http_client *c, const struct provider_call *call, struct transfer *all,
 		  unsigned count)
 {
 	uint64_t next_us;
+	unsigned polls_in_vain = 0;
 	while (check_time(call, all, count, &next_us)) {
 		int running, queued;
 		CURLMcode bad = curl_multi_perform(c->multi, &running);
@@ -431,8 +450,8 @@ static void drive(struct http_client *c, const struct provider_call *call, struc
 			continue;
 		uint64_t ms = next_us / 1000 + 1;
 		if (bad == CURLM_OK)
-			bad = curl_multi_poll(c->multi, NULL, 0,
-					      ms < POLL_MS_MAX ? (int)ms : POLL_MS_MAX, NULL);
+			bad = poll_transfers(c, ms < POLL_MS_MAX ? (unsigned)ms : POLL_MS_MAX,
+					     &polls_in_vain);
 		if (bad != CURLM_OK)
 			for (struct transfer *t = all; t < all + count; t++)
 				if (!t->over)

@@ -204,7 +204,7 @@ int runloop_box_need_tunnel(struct runloop_box *b, struct error *err)
 		if (there)
 			return 0;
 		if (rc != -EALREADY || i == LOCKED_TRIES ||
-		    pause_ms(b->call, LOCKED_PAUSE_MS << i, &ignored) < 0)
+		    pause_ms(b->call, (unsigned)LOCKED_PAUSE_MS << i, &ignored) < 0)
 			return rc;
 	}
 }

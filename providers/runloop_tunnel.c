@@ -134,13 +134,13 @@ int runloop_tunnel_reopen(struct runloop_box *b, const struct endpoint *e,
 			  const struct runloop_memo *memo, struct endpoint *ret, struct error *err)
 {
 	struct runloop_execution x = { 0 };
-	char last[RUNLOOP_TEXT_BYTES];
 	int rc = runloop_retrieve(&b->api, b->devbox, &b->view, err);
 	rc = runloop_box_still(b, rc, memo->boot_ms, err);
 	if (rc < 0)
 		return rc;
 	rc = runloop_execution_get(&b->api, b->devbox, memo->execution, &x, err);
 	if (rc == 0 && x.completed) { /* and its shell with it */
+		char last[RUNLOOP_TEXT_BYTES];
 		runloop_script_last_line(x.err, last);
 		rc = error_set(err, -ESRCH, "runloop: pty-tunnel-server has ended%s%s",
 			       last[0] == '\0' ? "" : ": ", last);

@@ -145,8 +145,8 @@ void session_hang_up(struct session *s, const char *reason)
 	s->closing = true;
 	pthread_mutex_unlock(&s->card_lock);
 	bool maybe_open = s->opened || s->restored || s->open_sent;
-	if (s->state == SESSION_PROVISIONING ||
-	    (s->transport != NULL && (!s->transport->keeps || !maybe_open) && !s->attached)) {
+	if (s->state == SESSION_PROVISIONING || s->transport == NULL ||
+	    ((!s->transport->keeps || !maybe_open) && !s->attached)) {
 		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 		return;
 	}
@@ -155,7 +155,7 @@ void session_hang_up(struct session *s, const char *reason)
 		session_timer(s, &s->close_timer, on_close_timeout, CLOSE_MS);
 		return;
 	}
-	if (s->transport == NULL || !s->transport->keeps) {
+	if (!s->transport->keeps) {
 		session_end(s, s->close_reason, NULL, PTY2_EXIT_UNKNOWN, 0);
 		return;
 	}
