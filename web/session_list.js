@@ -114,7 +114,8 @@ export class SessionList {
       ? describeEnd({ reason: ended.reason, exitCode: ended.exit_code, signal: ended.signal })
       : describeState(state);
     const age = describeAge(Date.now() - Date.parse(createdAt));
-    const line = (ended ? [text, age] : [text, age, sandbox ?? provider, `${cols}×${rows}`]).join(' · ');
+    const where = typeof sandbox === 'string' ? sandbox : (sandbox?.external_id ?? provider);
+    const line = (ended ? [text, age] : [text, age, where, `${cols}×${rows}`]).join(' · ');
     item.dataset.ended = String(Boolean(ended));
     item.dataset.tone = tone;
     const facts = item.querySelector('.facts');

@@ -8,6 +8,16 @@ const STATES = {
   ended: 'Ended',
 };
 
+const STEPS = {
+  devbox: 'Looking at the sandbox…',
+  wait: 'Waiting for the sandbox…',
+  resume: 'Waking the sandbox…',
+  tunnel: 'Opening a tunnel…',
+  install: 'Installing the agent…',
+  start: 'Starting the agent…',
+  'pty-tunnel': 'Asking for a terminal…',
+};
+
 /** @returns {{text: string, tone: 'good'|'busy'|'bad'|'over'}} */
 export function describeState(state) {
   return { text: STATES[state] ?? 'Connecting…', tone: state === 'open' ? 'good' : state === 'ended' ? 'over' : 'busy' };
@@ -34,11 +44,12 @@ export function describeEnd({ reason, exitCode = null, signal = null }) {
 }
 
 /** What the status of an attached session (session_view.js) comes to. */
-export function describeStatus({ state, link, ended }) {
+export function describeStatus({ state, step, link, ended }) {
   if (ended) return describeEnd(ended);
   if (link === 'stopped') return { text: 'Not connected', tone: 'bad' };
   if (link === 'lost') return { text: 'Reconnecting…', tone: 'busy' };
   if (link === 'connecting') return { text: 'Connecting…', tone: 'busy' };
+  if (state === 'provisioning' && STEPS[step]) return { text: STEPS[step], tone: 'busy' };
   return describeState(state);
 }
 

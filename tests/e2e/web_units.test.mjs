@@ -9,7 +9,7 @@ const { ApiError } = await import('../../web/api.js');
 const { backoffMs } = await import('../../web/backoff.js');
 const { InputQueue } = await import('../../web/input_queue.js');
 const { OutputCursor, parseId } = await import('../../web/output_cursor.js');
-const { describeAge, describeEnd } = await import('../../web/session_words.js');
+const { describeAge, describeEnd, describeStatus } = await import('../../web/session_words.js');
 
 const bytes = (text) => new TextEncoder().encode(text);
 const text = (data) => new TextDecoder().decode(data);
@@ -182,6 +182,14 @@ test('waiting grows, is jittered, and is never less than asked for', () => {
   assert.deepEqual([1, 2, 3, 20].map((n) => least(n)), [125, 250, 500, 5000]);
   assert.equal(least(1, 4000), 4000);
   assert.ok(most(1, 4000) > 4000);
+});
+
+test('says what is being done while a sandbox is made ready', () => {
+  const told = (status) => describeStatus({ link: 'live', ...status }).text;
+  assert.equal(told({ state: 'provisioning', step: 'install' }), 'Installing the agent…');
+  assert.equal(told({ state: 'provisioning', step: 'something-new' }), 'Starting…');
+  assert.equal(told({ state: 'connecting', step: 'connect' }), 'Connecting…');
+  assert.equal(told({ state: 'open' }), 'Open');
 });
 
 test('words for ends and ages', () => {
