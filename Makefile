@@ -121,7 +121,7 @@ format: setup-lint ## Format the C in place
 	$(Q)clang-format -i $(all_c)
 
 bench: setup-bench ## Build and run the benchmarks
-	$(sub) FLAVOUR=release programs bench-programs
+	$(sub) FLAVOUR=release programs bench-programs tool-programs
 	@if [ -f bench/run.mjs ]; then node bench/run.mjs; elif [ -f bench/run.sh ]; then sh bench/run.sh; fi
 
 agent: setup-build ## Build the agents: x86_64, and arm64 where the cross compiler is

@@ -2,6 +2,7 @@
 // in turns (A B A B A B), and writes build/bench/results.md.
 //
 //   node bench/run.mjs [--rounds N] [--only PART,PART]     parts: fanout gateway pty echo idle journals codecs
+//                                                       runloop
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir, totalmem } from 'node:os';
@@ -365,6 +366,13 @@ parts.codecs = () => {
   console.log(codecs);
 };
 
+let runloop = '';
+parts.runloop = () => {
+  const script = new URL('runloop.mjs', import.meta.url).pathname;
+  if (spawnSync(process.execPath, [script, '--rounds', String(ROUNDS)], { stdio: ['ignore', 'inherit', 'inherit'], timeout: 900000 }).status === 0)
+    runloop = readFileSync(join(BUILD, 'bench', 'runloop.md'), 'utf8');
+};
+
 // --- all ---
 
 const begin = Date.now();
@@ -386,6 +394,6 @@ Date: ${new Date().toISOString().slice(0, 10)}; ${ROUNDS} rounds, ours and bare 
 Programs: ${sizes}.
 
 ${table}
-${codecs && `\nCodecs of \`wire/\` (\`build/bench/wire_codecs\`):\n\n\`\`\`\n${codecs}\`\`\`\n`}`;
+${codecs && `\nCodecs of \`wire/\` (\`build/bench/wire_codecs\`):\n\n\`\`\`\n${codecs}\`\`\`\n`}${runloop && `\n## Runloop\n\n${runloop}`}`;
 writeFileSync(join(BUILD, 'bench', 'results.md'), text);
 console.log(`\nbuild/bench/results.md is written (${((Date.now() - begin) / 1000).toFixed(0)} s)`);

@@ -1,7 +1,7 @@
 // runloop.mjs -- a fake Runloop (tests/fakes/runloop) and services that are wired to it. At its end a world
 // looks for secrets where none may be: in what the services logged, answered and stored.
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { CA_FILE, Runloop } from '../../fakes/runloop/runloop.mjs';
 import { program } from './flavour.mjs';
@@ -14,6 +14,20 @@ export const arm64Agent = existsSync(program('ptycast-agent-arm64')) && program(
 
 // What says a shell that is none: it is there as soon as it says "ready", and does what a test tells it.
 export const READY = ['sh', '-c', 'stty -echo; echo ready; exec cat'];
+
+// A session's parameters: by the PTY service that each devbox has; by the agent that some images bring.
+export const NATIVE = { command: undefined, sandbox: { transport: 'native' } };
+export const TUNNEL = { sandbox: { transport: 'agent', agent: 'pty-tunnel' } };
+
+/** Puts the images' agent into the box. before: what its script does first. */
+export function bring(box, before = '') {
+  const real = join(box.dir, 'pty-tunnel-server.real');
+  copyFileSync(program('ptycast-agent'), real);
+  // Devboxes share this machine: each has its own place where its agent is found.
+  box.addProgram('pty-tunnel-server', `#!/bin/sh\n${before}\nexec ${real} --config="$HOME/pty-tunnel/config.json" "$@"\n`);
+  mkdirSync(join(box.home, 'pty-tunnel'));
+  return box;
+}
 
 export class World {
   /** options: fake (of Runloop.start()); args, env, keys: of every service. A service is started unless service is false. */

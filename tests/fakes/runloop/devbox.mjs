@@ -62,7 +62,8 @@ export class Devbox extends EventEmitter {
    * options: id, name, status ('running'), tunnel (null, 'open', 'authenticated'), arch ('x86_64',
    * 'arm64'), shell ('/bin/sh': what runs the commands), noBash, sudo (true: a sudo that works without
    * asking), without (names of programs that are not there), env, ports, holdsOpen (a command is not completed
-   * while somebody holds its output), stdinKills (send_std_in ends the command), bootMs, suspendMs.
+   * while somebody holds its output), stdinKills (send_std_in ends the command), bootMs, suspendMs,
+   * pty.
    */
   constructor(fake, options = {}) {
     super();
@@ -94,7 +95,7 @@ export class Devbox extends EventEmitter {
     this.statuses = []; // to be shown instead of the real one, one at each look
     this.waitAnswersAll = false; // wait_for_status answers 200 with any status of statuses
     this.sse = {}; // see streamLog()
-    this.pty = {}; // see pty.mjs
+    this.pty = options.pty ?? {}; // see pty.mjs
     this.ptySessions = new Map();
     this.ports = new Set(options.ports); // not of its own processes, but behind its tunnels all the same
     this.sockets = new Set(); // connections through its tunnels: see tunnel.mjs

@@ -95,7 +95,8 @@ export class Execution extends EventEmitter {
     child.on('exit', (code, signal) => {
       const status = code ?? 128 + constants.signals[signal];
       child.on('close', () => this.#complete(status));
-      if (!box.holdsOpen) this.drain = setTimeout(() => this.#complete(status), DRAIN_MS);
+      // What is there by then is read first, however late this is called.
+      if (!box.holdsOpen) this.drain = setTimeout(() => setImmediate(() => this.#complete(status)), DRAIN_MS);
     });
   }
 

@@ -14,7 +14,7 @@
 //   POST /misbehave {rule}         see Rules.add()
 //   POST /boxes {options}          a devbox: see Devbox
 //   GET  /boxes/ID                 {"home": ..., "processes": [...]}
-//   POST /boxes/ID/METHOD [args]   suspend, resume, shutdown, fail, killProcesses, cutTunnels, stallTunnels
+//   POST /boxes/ID/METHOD [args]   suspend, resume, shutdown, fail, killProcesses, cutTunnels, stallTunnels, close
 import http from 'node:http';
 import { parseArgs } from 'node:util';
 import { Runloop } from './runloop.mjs';
@@ -41,7 +41,7 @@ const fake = await Runloop.start({
 });
 for (let i = 0; i < number('boxes', 1); i++) fake.createBox({ tunnel: values.tunnel });
 
-const BOX_METHODS = ['suspend', 'resume', 'shutdown', 'fail', 'killProcesses', 'cutTunnels', 'stallTunnels'];
+const BOX_METHODS = ['suspend', 'resume', 'shutdown', 'fail', 'killProcesses', 'cutTunnels', 'stallTunnels', 'close'];
 const FIELDS = ['latencyMs', 'holdMs', 'sse', 'secondTunnel', 'expired', 'record'];
 const describe = (box) => ({ id: box.id, home: box.home, status: box.status, tunnel: box.tunnel });
 

@@ -38,6 +38,8 @@ export class Rules {
    *                    answered; 'body': it is done, but half the body is missing
    *   sse              settings of streamLog()
    *   cutAfterBytes    of a tunnel: so many bytes of the far end
+   *   late             of a tunnel: a promise; what the far end says behind its answer to the upgrade waits for it
+   *   mute             of a tunnel: the upgrade is answered, and pings are, but nothing else in either direction
    *
    * Returns the rule, with hits counted in it, and remove().
    */

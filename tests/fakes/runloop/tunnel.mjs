@@ -11,29 +11,59 @@ const PTY_PORT = 13;
 
 const bearer = (text) => text?.match(/^Bearer\s+(\S+)$/i)?.[1];
 
+const PONG = Buffer.from([0x8a, 0]);
+const NEVER = new Promise(() => {});
+
+// For Pair: what the far end says behind the head of its answer waits for the promise.
+function later(outer, promise) {
+  const kept = [];
+  let hasHead = false;
+  let open = false;
+  promise.then(() => {
+    open = true;
+    if (!outer.destroyed && !outer.writableEnded) outer.write(Buffer.concat(kept));
+  });
+  return (data) => {
+    if (open) return data;
+    const end = hasHead ? 0 : data.indexOf('\r\n\r\n') + 4;
+    hasHead = true;
+    kept.push(data.subarray(end));
+    return data.subarray(0, end);
+  };
+}
+
+// For Pair: a gateway that answers pings, and takes all else to nobody.
+const deaf = (outer) => (data) => {
+  if ((data[0] & 15) === 9) outer.write(PONG);
+  return data.subarray(0, 0);
+};
+
 /** A connection through a tunnel: what comes out of one socket goes into the other. */
 class Pair {
   #stalled = false;
 
-  constructor(outer, inner, { watch, cutAfterBytes = Infinity, box }) {
+  constructor(outer, inner, { watch, cutAfterBytes = Infinity, late, mute = false, box }) {
     this.ends = [outer, inner];
     this.box = box;
     this.bytes = { up: 0, down: 0 };
     box.sockets.add(this);
-    this.#carry(outer, inner, (data) => {
+    const up = (data) => {
       this.bytes.up += data.length;
       watch(data);
-    });
-    this.#carry(inner, outer, (data) => {
+    };
+    const down = (data) => {
       this.bytes.down += data.length;
       if (this.bytes.down > cutAfterBytes) this.cut();
-    });
+    };
+    this.#carry(outer, inner, up, mute && deaf(outer));
+    this.#carry(inner, outer, down, (late || mute) && later(outer, late ?? NEVER));
   }
 
-  #carry(from, to, count) {
+  #carry(from, to, count, change) {
     from.on('data', (data) => {
       count(data);
-      if (to.destroyed || to.writableEnded) return;
+      if (change) data = change(data);
+      if (data.length === 0 || to.destroyed || to.writableEnded) return;
       if (!to.write(data)) {
         from.pause();
         to.once('drain', () => !this.#stalled && from.resume());
@@ -214,7 +244,7 @@ async function route(fake, socket, head, rest) {
     const text = kept.map((pair) => `${pair.join(': ')}\r\n`).join('');
     inner.write(`${method} ${rewritten} ${version}\r\n${text}\r\n`, 'latin1');
     inner.write(rest);
-    new Pair(socket, inner, { watch, cutAfterBytes: rule.cutAfterBytes, box });
+    new Pair(socket, inner, { watch, cutAfterBytes: rule.cutAfterBytes, late: rule.late, mute: rule.mute, box });
     socket.resume();
   });
 }
