@@ -10,8 +10,8 @@
 #include "agent/options.h"
 #include "agent/shell.h"
 
-#define AGENT_SHELLS_MAX 64
-#define AGENT_CONNS_MAX 64
+#define AGENT_SHELLS_MAX 256
+#define AGENT_CONNS_MAX 320 /* more, so that one shell too many is told so */
 #define AGENT_TOKEN_CHARS 44
 #define AGENT_RECEIVE_BYTES ((size_t)64 << 10)
 #define AGENT_HANDSHAKE_BYTES_MAX 4096

@@ -497,17 +497,20 @@ test('a holder with a lower fence is closed and told the highest, also when nobo
   assert.deepEqual(await within(later.closed, 'close'), { code: 4409, reason: '7' });
 });
 
-test('64 shells and no more; a 65th is refused, and another agent lives', async () => {
+const SHELLS_MAX = 256;
+const CONNECTIONS_MAX = 320;
+
+test('as many shells as there may be and no more; another agent lives', async () => {
   const full = await Agent.start();
   const t = await Tunnel.connect(full);
-  for (let i = 0; i < 64; i++) t.send(encode.open({ id: `s${i}`, command: ['cat'] }));
-  for (let i = 0; i < 64; i++) await t.frame('opened');
-  t.send(encode.open({ id: 's64', command: ['cat'] }));
+  for (let i = 0; i < SHELLS_MAX; i++) t.send(encode.open({ id: `s${i}`, command: ['cat'] }));
+  for (let i = 0; i < SHELLS_MAX; i++) await t.frame('opened');
+  t.send(encode.open({ id: 'more', command: ['cat'] }));
   await assertError(t, ERR.LIMIT);
   assert.deepEqual(await full.stop(), { code: 0, signal: null });
 });
 
-test('when there are 64 shells the longest ended one gives way, first of those that were told', async () => {
+test('when there are as many shells the longest ended one gives way, first of those that were told', async () => {
   const full = await Agent.start();
   const untold = [await openUnheld(full, {}), await openUnheld(full, {})];
   const told = [];
@@ -521,7 +524,7 @@ test('when there are 64 shells the longest ended one gives way, first of those t
     t.send(encode.open({ id, command: ['cat'] }));
     return t.frame('opened');
   };
-  for (let i = 4; i < 64; i++) await openCat(`s${i}`);
+  for (let i = 4; i < SHELLS_MAX; i++) await openCat(`s${i}`);
   const missing = async (id) => {
     const late = await Tunnel.connect(full);
     late.send(encode.attach({ id }));
@@ -593,12 +596,12 @@ test('an agent behind a reverse proxy: another Host, a prefix that the proxy str
   proxy.close();
 });
 
-test('connections beyond 64 are refused; one that shows no token gives way', async () => {
+test('connections beyond the limit are refused; one that shows no token gives way', async () => {
   const full = await Agent.start();
-  const idle = Array.from({ length: 64 }, () => connect(full.port, '127.0.0.1').on('error', () => {}));
+  const idle = Array.from({ length: CONNECTIONS_MAX }, () => connect(full.port, '127.0.0.1').on('error', () => {}));
   await Promise.all(idle.map((s) => new Promise((resolve) => s.on('connect', resolve))));
   const tunnels = [];
-  for (let i = 0; i < 64; i++) tunnels.push(await Tunnel.connect(full));
+  for (let i = 0; i < CONNECTIONS_MAX; i++) tunnels.push(await Tunnel.connect(full));
   await assert.rejects(Tunnel.connect(full));
   await tunnels.pop().leave();
   await until(() => Tunnel.connect(full).catch(() => false), 'a place for one more');
