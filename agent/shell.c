@@ -385,14 +385,21 @@ void shell_attach(struct shell *s, struct shell_viewer *v)
 	}
 }
 
+static void leave_alone(struct shell *s)
+{
+	uint64_t ms = s->heard || s->alone_ms < SHELL_UNHEARD_MS ? s->alone_ms : SHELL_UNHEARD_MS;
+	if (s->alone_ms > 0)
+		loop_timer_set(s->loop, &s->alone_timer, ms);
+}
+
 void shell_detach(struct shell *s, struct shell_viewer *v, bool clean)
 {
 	list_remove(&v->node);
 	if (s->holder == v) {
 		s->holder = NULL;
 		loop_timer_clear(&s->stall_timer);
-		if (s->alone_ms > 0 && s->state < SHELL_ENDED)
-			loop_timer_set(s->loop, &s->alone_timer, s->alone_ms);
+		if (s->state < SHELL_ENDED)
+			leave_alone(s);
 		if (clean || s->flow.overwriting) {
 			guard_others(s); /* it wants nothing more, or lost bytes already */
 		} else {
@@ -408,6 +415,7 @@ void shell_detach(struct shell *s, struct shell_viewer *v, bool clean)
 
 void shell_acknowledge(struct shell *s, uint64_t offset)
 {
+	s->heard = true;
 	progress(s, offset < s->ring.head ? offset : s->ring.head);
 }
 
@@ -465,8 +473,7 @@ static void first_guards(struct shell *s, const struct shell_options *options)
 	/* Its first holder is on the way, and wants all from the first byte. */
 	flow_guard(&s->flow, FLOW_LOST, 0);
 	loop_timer_set(s->loop, &s->lost_timer, s->lost_ms);
-	if (s->alone_ms > 0)
-		loop_timer_set(s->loop, &s->alone_timer, s->alone_ms);
+	leave_alone(s);
 }
 
 int shell_create(struct loop *loop, const struct shell_options *options, struct shell **ret,

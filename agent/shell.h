@@ -53,12 +53,16 @@ struct shell_events {
 	void (*unused)(struct shell *s);
 };
 
+#define SHELL_UNHEARD_MS 120000
+
 struct shell_options {
 	const char *id; /* copied, like the token */
 	const char *token;
 	struct spawn_request spawn; /* borrowed for the call */
 	size_t ring_bytes;
-	uint64_t alone_ms; /* hang up when no holder is attached for so long; 0: never */
+	/* Hang up when no holder is attached for so long; 0: never. Until one has acknowledged something, after
+	 * SHELL_UNHEARD_MS at most: perhaps whoever opened it does not know that it is there. */
+	uint64_t alone_ms;
 	uint64_t
 		linger_ms; /* an ended one is kept so long; version 2: from when its end was told */
 	uint64_t stall_ms; /* how long a reader without progress may stop the PTY */
@@ -103,6 +107,7 @@ struct shell {
 	bool hanging_up;
 	struct list_node viewers;
 	struct flow flow;
+	bool heard; /* a holder has acknowledged something */
 	uint64_t alone_ms, linger_ms, stall_ms, lost_ms;
 	uint64_t untold_ms;            /* as linger_ms, while exit_told is false */
 	size_t burst_bytes;            /* read since the last pause */

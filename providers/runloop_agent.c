@@ -173,7 +173,11 @@ int runloop_agent_open(struct runloop_box *b, const struct pty_request *request,
 	struct runloop_known known = { 0 };
 	struct runloop_said said = { 0 };
 	int rc;
-	if (!request->refresh && runloop_memory_get(memory, &b->key, provider_now_us(), &known)) {
+	/* To knock there may wake a devbox that is to be left asleep. */
+	bool may_knock = !request->refresh &&
+			 runloop_memory_get(memory, &b->key, provider_now_us(), &known) &&
+			 (!known.tunnel_wakes || b->call->target->resume);
+	if (may_knock) {
 		rc = make_endpoint(b, &known, request->shell, ret, err);
 		if (rc == 0)
 			ret->remembered = true;

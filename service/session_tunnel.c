@@ -17,7 +17,7 @@
 #define REFILL_ATTEMPTS 10
 #define AWAIT_VIEWERS_US 10000000 /* as long as an agent keeps all for a holder that was lost */
 #define REOPEN_ATTEMPTS 3         /* to connect, before the provider is asked */
-#define MUTE_US 15000000          /* longer than a connection may take */
+#define MUTE_US 15000000          /* longer than a connection may take; at most the time to open */
 #define LOOK_US \
 	10000000 /* for a session that sleeps to be there again, to see whether it is idle */
 #define STEADY_US 1000000   /* attached for that long: the next loss is a new one */
@@ -255,18 +255,28 @@ void session_end_lost(struct session *s, const char *slug, const char *text)
 	session_end(s, failed ? "failed" : "lost", text, PTY2_EXIT_UNKNOWN, 0);
 }
 
+/* How long it is tried to get a tunnel. */
+static uint64_t patience_us(const struct session *s)
+{
+	const struct config *cfg = s->app->config;
+	return s->opened || s->restored ? cfg->reconnect_s * UINT64_C(1000000)
+					: (uint64_t)cfg->open_timeout_ms * 1000;
+}
+
+static void end_in_vain(struct session *s, const char *text)
+{
+	session_end_lost(s, s->opened || s->restored ? "tunnel-lost" : "tunnel-failed", text);
+}
+
 /* Tries again later, or gives up. */
 void session_retry(struct session *s, const char *text)
 {
-	const struct config *cfg = s->app->config;
 	uint64_t now_us = loop_now_us();
-	uint64_t limit_us = s->opened || s->restored ? cfg->reconnect_s * UINT64_C(1000000)
-						     : (uint64_t)cfg->open_timeout_ms * 1000;
+	uint64_t limit_us = patience_us(s);
 	if (s->lost_us == 0)
 		s->lost_us = now_us;
 	if (now_us - s->lost_us > limit_us) {
-		session_end_lost(s, s->opened || s->restored ? "tunnel-lost" : "tunnel-failed",
-				 text);
+		end_in_vain(s, text);
 		return;
 	}
 	unsigned shift = s->attempts < 8 ? s->attempts : 8;
@@ -326,8 +336,7 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 		session_retry(s, text);
 		break;
 	case TUNNEL_GONE:
-		session_end_lost(s, s->opened || s->restored ? "tunnel-lost" : "tunnel-failed",
-				 text);
+		end_in_vain(s, text);
 		break;
 	case TUNNEL_FAILED:
 		session_end_lost(s, NULL, text);
@@ -469,12 +478,20 @@ void session_sleep_check(struct session *s, uint64_t now_us)
 /* A far end that takes the connection and then says nothing is as good as none. */
 void session_check_tunnel(struct session *s, uint64_t now_us)
 {
+	static const char text[] = "the far end does not answer";
+	uint64_t mute_us = s->app->config->open_timeout_ms * UINT64_C(1000);
+	if (mute_us > MUTE_US)
+		mute_us = MUTE_US;
 	if (s->tunnel == NULL || s->tunnel_over || s->attached || s->refill ||
-	    now_us < s->connect_us + MUTE_US)
+	    now_us < s->connect_us + mute_us)
 		return;
+	if (!session_is_ended(s) && s->lost_us != 0 && now_us - s->lost_us > patience_us(s)) {
+		end_in_vain(s, text); /* over this tunnel: it may hear us */
+		return;
+	}
 	session_drop_tunnel(s, false);
 	if (!session_is_ended(s))
-		session_retry(s, "the far end does not answer");
+		session_retry(s, text);
 }
 
 static void wake(struct session *s)
