@@ -6,6 +6,7 @@ import { once } from 'node:events';
 import { after } from 'node:test';
 import WebSocket from 'ws';
 import { program } from './flavour.mjs';
+import { reset } from './proxy.mjs';
 import { DEADLINE_MS, within } from './wait.mjs';
 
 export const AGENT = program('ptycast-agent');
@@ -282,7 +283,7 @@ export class Tunnel {
 
   /** Cuts the connection. */
   cut() {
-    this.ws._socket.resetAndDestroy();
+    reset(this.ws._socket);
     return within(this.closed, 'end of a connection that was cut');
   }
 

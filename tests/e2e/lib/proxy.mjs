@@ -1,6 +1,12 @@
 // proxy.mjs -- a TCP proxy between the service and a far end, which can be cut, held and refused.
 import net from 'node:net';
 
+/**
+ * Ends a connection by a reset. Not behind an end() that is under way: libuv then keeps a request for ever, and
+ * Node 20 waits for that, busily, when it exits.
+ */
+export const reset = (socket) => (socket.writableEnded ? socket.destroy() : socket.resetAndDestroy());
+
 export class Proxy {
   static async start(targetPort) {
     const proxy = new Proxy(targetPort);
@@ -23,7 +29,7 @@ export class Proxy {
   #connect(near) {
     this.accepted++;
     if (this.refusing) {
-      near.resetAndDestroy();
+      reset(near);
       return;
     }
     const far = net.connect(this.targetPort, '127.0.0.1');
@@ -61,8 +67,8 @@ export class Proxy {
   /** Resets all connections. */
   cut() {
     for (const { near, far } of this.pairs) {
-      near.resetAndDestroy();
-      far.resetAndDestroy();
+      reset(near);
+      reset(far);
     }
     this.pairs.clear();
   }
