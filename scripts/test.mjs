@@ -161,12 +161,20 @@ async function unit(flavour, result) {
   });
 }
 
+// A browser asks the service for nothing that other tests do not; it runs in release and under ASan.
+const isBrowsers = (path) => /(web_(?!units)|_page)[^/]*$/.test(path);
+
+// Most of a test's time is waiting for what happens elsewhere, but under ThreadSanitizer.
+const filesAtOnce = (flavour) => (flavour === 'tsan' ? jobs + 1 : 2 * jobs);
+
 async function e2e(flavour, result) {
-  const files = chosen(find('tests/e2e', (name) => name.endsWith('.test.mjs')));
+  const files = chosen(find('tests/e2e', (name) => name.endsWith('.test.mjs'))).filter(
+    (path) => flavour !== 'tsan' || T || !isBrowsers(path),
+  );
   if (files.length === 0) return;
   const { ok, output } = await run(
     [
-      ...prefixOf(flavour), process.execPath, '--test', `--test-concurrency=${jobs}`,
+      ...prefixOf(flavour), process.execPath, '--test', `--test-concurrency=${filesAtOnce(flavour)}`,
       '--test-reporter=spec', '--test-reporter-destination=stdout',
       ...(N ? [`--test-name-pattern=${N}`] : []), ...files,
     ],
@@ -207,7 +215,7 @@ mkdirSync('build/log', { recursive: true });
 for (const name of wanted) {
   const [kind, flavour = kind] = name.split(':');
   const targets = {
-    unit: T ? unitPrograms(flavour) : ['unit-programs'],
+    unit: ['agents', ...(T ? unitPrograms(flavour) : ['unit-programs'])], // some run the agent
     e2e: ['programs', 'tool-programs'],
     clang: ['everything'],
     fuzz: ['fuzz-programs'],

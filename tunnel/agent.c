@@ -131,8 +131,8 @@ static void on_frame(struct tunnel *t, const struct pty_frame *frame)
 		};
 		t->next_offset = t->acked = attached.start;
 		/* It is known that the shell is there. */
-		send_frame(t, &(struct pty_frame){ .type = PTY2_ACK,
-						   .ack_offset = attached.start });
+		send_frame(t,
+			   &(struct pty_frame){ .type = PTY2_ACK, .ack_offset = attached.start });
 		t->events->attached(t->arg, &attached);
 		break;
 	}
