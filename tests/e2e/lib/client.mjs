@@ -54,7 +54,19 @@ export class Client {
   }
 
   /** options: body (bytes as they are), json, headers, signal. */
-  request(method, path, { body, json, headers = {}, timeout = DEADLINE_MS * 3, checked = true } = {}) {
+  async request(method, path, options = {}) {
+    for (let repeated = false; ; repeated = true) {
+      try {
+        return await this.#once(method, path, options);
+      } catch (error) {
+        // The service closed an idle connection at the moment when it was used again.
+        const wasClosed = error.code === 'ECONNRESET' && error.reused && ['GET', 'DELETE'].includes(method);
+        if (repeated || !wasClosed) throw error;
+      }
+    }
+  }
+
+  #once(method, path, { body, json, headers = {}, timeout = DEADLINE_MS * 3, checked = true }) {
     const all = this.allHeaders(headers);
     if (json !== undefined) {
       body = JSON.stringify(json);
@@ -64,7 +76,10 @@ export class Client {
     return new Promise((resolve, reject) => {
       const { hostname: host, port } = new URL(this.url);
       const request = http.request({ host, port, path, method, headers: all, agent: this.agent, timeout });
-      const fail = (error) => reject(Object.assign(error, { message: `${method} ${path}: ${error.message}` }));
+      const fail = (error) => {
+        const message = `${method} ${path}: ${error.message}`;
+        reject(Object.assign(error, { message, reused: request.reusedSocket }));
+      };
       request.on('timeout', () => request.destroy(new Error(`no answer in ${timeout} ms`)));
       request.on('error', fail);
       request.on('response', (response) => {
