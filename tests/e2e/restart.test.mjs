@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { program, scaled } from './lib/flavour.mjs';
-import { PatternShell } from './lib/pattern.mjs';
+import { PatternShell, follow } from './lib/pattern.mjs';
 import { Agent, Service, keys, test } from './lib/service.mjs';
 import { EventStream } from './lib/sse.mjs';
 import { DEADLINE_MS, until, within } from './lib/wait.mjs';
@@ -11,32 +11,6 @@ import { DEADLINE_MS, until, within } from './lib/wait.mjs';
 const MB = 1 << 20;
 const isAlive = (pid) =>
   existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
-
-// A viewer that comes back with its last id until it has all; the bytes it saw.
-async function follow(shell, service, end, progress = {}) {
-  const pieces = [];
-  let id;
-  for (;;) {
-    let stream;
-    try {
-      stream = await EventStream.open(service.client(), shell.id, { format: 'base64', lastEventId: id ?? '' });
-    } catch {
-      await new Promise((resolve) => setImmediate(resolve)); // nobody listens at the moment
-      continue;
-    }
-    assert.equal(stream.status, 200);
-    for (let event; (event = await stream.next('output', DEADLINE_MS * 2)) !== null;) {
-      assert.notEqual(event.event, 'reset', `no reset: ${event.raw}`);
-      if (event.id) id = event.id;
-      progress.offset = event.offset ?? progress.offset;
-      if (event.bytes) pieces.push(event.bytes);
-      if (event.offset >= end) {
-        stream.close();
-        return Buffer.concat(pieces);
-      }
-    }
-  }
-}
 
 test('is killed in the middle of a flood, and its viewer loses nothing', { timeout: DEADLINE_MS * 8 }, async (t) => {
   const service = await t.start({ args: ['--local-on-stop', 'end'] });

@@ -5,10 +5,9 @@ import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { scaled } from './lib/flavour.mjs';
-import { PatternShell, assertPattern } from './lib/pattern.mjs';
+import { PatternShell, assertPattern, follow } from './lib/pattern.mjs';
 import { READY, World } from './lib/runloop.mjs';
 import { test } from './lib/service.mjs';
-import { EventStream } from './lib/sse.mjs';
 import { DEADLINE_MS, until } from './lib/wait.mjs';
 
 const MB = 1 << 20;
@@ -36,31 +35,6 @@ async function isLost(id, error, text, at = client) {
   const { ended } = await world.ended(id, { client: at, ms: SOON_MS });
   assert.deepEqual([ended.reason, ended.error, ended.exit_code, ended.signal], ['lost', error, null, null]);
   assert.match(ended.text ?? '', text);
-}
-
-// A viewer that comes back with its last id whenever its stream ends, until it has all up to end.
-async function follow(shell, service, end, progress = {}) {
-  const pieces = [];
-  for (let id = ''; ;) {
-    let stream;
-    try {
-      stream = await EventStream.open(service.client(), shell.id, { format: 'base64', lastEventId: id });
-    } catch {
-      await new Promise((resolve) => setImmediate(resolve)); // nobody listens at the moment
-      continue;
-    }
-    assert.equal(stream.status, 200);
-    for (let event; (event = await stream.next('output', DEADLINE_MS * 2)) !== null;) {
-      assert.notEqual(event.event, 'reset', `no reset: ${event.raw}`);
-      if (event.id) id = event.id;
-      progress.offset = event.offset ?? progress.offset;
-      if (event.bytes) pieces.push(event.bytes);
-      if (event.offset >= end) {
-        stream.close();
-        return Buffer.concat(pieces);
-      }
-    }
-  }
 }
 
 // --- the service ---

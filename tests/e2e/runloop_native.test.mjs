@@ -622,7 +622,10 @@ test('pty-tunnel: a socket that is cut is made again, to the same shell, as a ne
     await Promise.all([look.arrived(), connect.arrived()]);
     look.release();
     await until(() => world.calls(box).findLast(({ name }) => name === 'retrieve').status, 'it is answered');
-    await new Promise((resolve) => setTimeout(resolve, 300)); // and heard, and nothing comes of it
+    // And heard, by the loop that takes this behind it; nothing comes of it.
+    await until(async () => (await client.metric('ptycast_provisioner_jobs')) === 0, 'its job is over');
+    const { cols, rows } = await shell.info();
+    (await client.post(`${shell.path}/resize`, { json: { cols, rows } })).is(204);
     connect.release();
     await goesOn(shell, stream, had, 640);
     had += 640;

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { program } from './flavour.mjs';
 import { EventStream } from './sse.mjs';
-import { until } from './wait.mjs';
+import { DEADLINE_MS, until } from './wait.mjs';
 
 const filler = Buffer.from(Array.from({ length: 90 + 64 }, (_, i) => 33 + (i % 90)));
 const hex = Array.from({ length: 4096 }, (_, i) => i.toString(16).padStart(3, '0'));
@@ -131,5 +131,30 @@ export class PatternShell {
 
   assert(position, bytes) {
     assertPattern(this.mode, position, bytes);
+  }
+}
+
+/** A viewer that comes back with its last id whenever its stream ends, until it has all up to end: the bytes it saw. */
+export async function follow(shell, service, end, progress = {}) {
+  const pieces = [];
+  for (let id = ''; ;) {
+    let stream;
+    try {
+      stream = await EventStream.open(service.client(), shell.id, { format: 'base64', lastEventId: id });
+    } catch {
+      await new Promise((resolve) => setImmediate(resolve)); // nobody listens at the moment
+      continue;
+    }
+    assert.equal(stream.status, 200);
+    for (let event; (event = await stream.next('output', DEADLINE_MS * 2)) !== null;) {
+      assert.notEqual(event.event, 'reset', `no reset: ${event.raw}`);
+      if (event.id) id = event.id;
+      progress.offset = event.offset ?? progress.offset;
+      if (event.bytes) pieces.push(event.bytes);
+      if (event.offset >= end) {
+        stream.close();
+        return Buffer.concat(pieces);
+      }
+    }
   }
 }
