@@ -7,6 +7,7 @@
 FLAVOUR ?= release
 PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 20
+CHAOS_SECONDS ?= 600
 AGENT_BYTES_MAX := 153600
 
 B := build$(if $(filter-out release,$(FLAVOUR)),/$(FLAVOUR))
@@ -48,7 +49,7 @@ agent_cflags := $(filter-out -g,$(base)) -Os -ffunction-sections -fdata-sections
 agent_ldflags := -static -Wl,--gc-sections -s
 
 # Asked once, and only when something is compiled or linked.
-packages := libmicrohttpd libwebsockets libuv libjwt jansson libsodium sqlite3 libcurl
+packages := libmicrohttpd libwebsockets libuv libjwt jansson libsodium sqlite3 libcurl hiredis
 lib_cflags = $(eval lib_cflags := $$(shell pkg-config --cflags $(packages)))$(lib_cflags)
 libs = $(eval libs := $$(shell pkg-config --libs $(packages)))$(libs)
 
@@ -84,7 +85,7 @@ endif
 
 sub = +$(Q)$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
-.PHONY: all run test unit e2e asan tsan fuzz lint format bench agent clang install clean help
+.PHONY: all run test unit e2e asan tsan test-chaos test-compose fuzz lint format bench agent clang install clean help
 
 all: setup-build ## Build the service and the agents (the default)
 	$(sub) programs
@@ -109,6 +110,14 @@ asan: setup-test ## Unit and e2e tests under AddressSanitizer and UBSan
 
 tsan: setup-test ## Unit and e2e tests under ThreadSanitizer
 	@node scripts/test.mjs unit:tsan e2e:tsan
+
+test-chaos: setup-test ## Three replicas and a Redis in trouble for CHAOS_SECONDS (600) (SEED=number)
+	$(sub) FLAVOUR=release programs tool-programs
+	@node tests/chaos/main.mjs --seconds $(CHAOS_SECONDS) $(if $(SEED),--seed $(SEED))
+
+test-compose: setup-build ## docker-compose.yml for real, by podman, with failures (root; ARGS=--keep keeps the images)
+	$(sub) FLAVOUR=release tool-programs
+	@node scripts/test-compose.mjs $(ARGS)
 
 fuzz: setup-test ## Run every fuzz target for FUZZ_SECONDS (20) each (T=part-of-a-path)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) node scripts/test.mjs fuzz
@@ -141,7 +150,7 @@ clean: ## Remove build/
 	rm -rf build
 
 help: ## This list
-	@sed -n 's/^\([a-z0-9]*\):.* ## \(.*\)/  \1	\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.* ## \(.*\)/  \1	\2/p' Makefile | expand -t 15
 
 # --- files ---
 

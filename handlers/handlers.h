@@ -32,6 +32,7 @@ void handle_providers(struct request *r); /* providers.c */
 /* ws.c */
 void handle_ws(struct request *r);
 bool refuse_ws(struct request *r, const struct problem *p);
+bool refuse_stream(struct request *r, const struct problem *p); /* stream.c */
 
 /* pty.c */
 void handle_pty_stream(struct request *r);

@@ -14,6 +14,7 @@
 #include "service/request.h"
 #include "service/sandbox.h"
 #include "service/session.h"
+#include "store/store.h"
 
 #define KEY_CHARS_MAX 128
 #define HASH_BYTES 32
@@ -91,13 +92,21 @@ static bool find_session(struct request *r, struct reply *reply)
 	char *owner = NULL, id[SESSION_ID_MAX + 1];
 	enum role needed;
 	if (!find_owner(r, &spec, &owner, &needed, reply)) {
+		/* An EventSource is not told to give up because the store is away. */
+		if (reply->status == 503 && r->app->store_ops->shared &&
+		    (r->route->flags & ROUTE_STREAM) != 0)
+			reply->slug = "store-unavailable";
 		free(owner);
 		return true;
 	}
 	make_id(owner, r->sandbox, w->key, id);
 	spec.id = id;
+	struct session *known = NULL;
+	if (registry_look_up(r->app->registry, id, owner, &known, reply) == 503) {
+		free(owner);
+		return true;
+	}
 	*reply = reply_ok(200);
-	struct session *known = registry_find(r->app->registry, id, owner);
 	bool joins = known != NULL && (goes_on_with(r, known) || r->principal.role < needed);
 	if (!w->makes || joins) {
 		r->session = known;

@@ -12,6 +12,7 @@
 #include "service/registry.h"
 #include "service/request.h"
 #include "service/session.h"
+#include "store/store.h"
 
 #define PROVIDERS_MAX 32
 #define LIST_LIMIT_DEFAULT 100
@@ -149,7 +150,7 @@ static bool find_and_open(struct request *r, struct reply *reply)
 {
 	struct opening *o = r->work;
 	*reply = reply_ok(200);
-	if (!new_session_find(r->app, &r->principal, &o->n, &o->problem))
+	if (o->n.remote && !new_session_find(r->app, &r->principal, &o->n, &o->problem))
 		return true;
 	return open_session(r, reply);
 }
@@ -185,7 +186,7 @@ void handle_session_create(struct request *r)
 		r->work = o;
 		r->free_work = free_opening;
 		request_drop_body(r);
-		if (o->n.remote) {
+		if (o->n.remote || r->app->store_ops->shared) {
 			request_block(r, find_and_open, finish_open);
 		} else if (o->wait) {
 			struct reply reply;
@@ -240,6 +241,84 @@ static json_t *page_json(struct session *const *sessions, size_t count, bool mor
 			 more ? session_id(sessions[count - 1]) : NULL);
 }
 
+/* A page of the sessions of all replicas; r->work. */
+struct listing {
+	size_t limit, count;
+	const char *after, *state; /* the request's memory */
+	json_t *list;
+	char last[SESSION_ID_MAX + 1];
+};
+
+static void free_listing(void *work)
+{
+	struct listing *l = work;
+	json_decref(l->list);
+	free(l);
+}
+
+/* Of what this replica has it knows better than the store. */
+static int list_one(void *arg, const struct store_session *record)
+{
+	struct request *r = arg;
+	struct listing *l = r->work;
+	if (l->count++ == l->limit)
+		return 0; /* there is more */
+	struct session *s = registry_find(r->app->registry, record->id, record->subject);
+	struct session_info info;
+	int rc = s != NULL && !session_is_mirror(s) ? session_info(s, &info)
+						    : session_info_of_record(record, &info);
+	session_unref(s);
+	if (rc < 0)
+		return 0; /* a record that is not whole hides none of the others */
+	snprintf(l->last, sizeof(l->last), "%s", record->id);
+	json_array_append_new(l->list, json_session(&info));
+	session_info_fini(&info);
+	return 0;
+}
+
+/* Thread: one that may block. */
+static bool read_listing(struct request *r, struct reply *reply)
+{
+	struct listing *l = r->work;
+	struct error err = { 0 };
+	bool all = r->principal.role == ROLE_OPERATOR;
+	*reply = reply_ok(200);
+	int rc = r->app->store_ops->list_sessions(r->app->store, all ? NULL : r->principal.subject,
+						  l->state, l->after, l->limit + 1, list_one, r,
+						  &err);
+	if (rc < 0)
+		*reply = registry_store_problem(rc);
+	return true;
+}
+
+static void answer_listing(struct request *r, const struct reply *reply)
+{
+	struct listing *l = r->work;
+	if (reply->slug != NULL) {
+		request_answer_reply(r, reply);
+		return;
+	}
+	request_answer_json(r, 200,
+			    json_pack("{s:O, s:s?}", "sessions", l->list, "next",
+				      l->count > l->limit ? l->last : NULL));
+}
+
+static void list_stored(struct request *r, size_t limit, const char *after, const char *state)
+{
+	struct listing *l = calloc(1, sizeof(*l));
+	json_t *list = json_array();
+	if (l == NULL || list == NULL) {
+		free(l);
+		json_decref(list);
+		request_answer_json(r, 200, NULL);
+		return;
+	}
+	*l = (struct listing){ .limit = limit, .after = after, .state = state, .list = list };
+	r->work = l;
+	r->free_work = free_listing;
+	request_block(r, read_listing, answer_listing);
+}
+
 void handle_session_list(struct request *r)
 {
 	const char *limit_text = request_query(r, "limit");
@@ -261,6 +340,10 @@ void handle_session_list(struct request *r)
 	if (state_name != NULL && !read_state(state_name, &state)) {
 		problem = problem_bad_request("state", "", "state: the name of a session's state");
 		request_answer_problem(r, &problem);
+		return;
+	}
+	if (r->app->store_ops->shared) {
+		list_stored(r, limit, after, state_name);
 		return;
 	}
 	struct session *sessions[LIST_LIMIT_MAX];

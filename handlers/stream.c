@@ -4,6 +4,7 @@
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,6 +114,26 @@ static void answer_stream(struct request *r)
 	request_add_header(r, "Cache-Control", "no-cache, no-transform");
 	request_add_header(r, "X-Accel-Buffering", "no");
 	add_cookie(r);
+}
+
+/* While the store cannot be asked for the session: an EventSource that got another status would give up for
+ * good, so it is told how things are, and comes again. */
+bool refuse_stream(struct request *r, const struct problem *p)
+{
+	static const char state[] = "{\"state\":\"reconnecting\",\"reason\":\"the store cannot be "
+				    "asked for it now\",\"epoch\":null,\"offset\":null}";
+	if (strcmp(p->reply.slug, "store-unavailable") != 0 || r->head)
+		return false;
+	char *text = NULL;
+	unsigned retry_ms = r->app->config->retry_ms;
+	int size = asprintf(&text, "retry: %u\n\nevent: state\ndata: %s\n\n",
+			    retry_ms + randombytes_uniform(retry_ms + 1), state);
+	if (size < 0)
+		return false;
+	request_answer_owned(r, 200, "text/event-stream", text, (size_t)size);
+	request_add_header(r, "Cache-Control", "no-cache, no-transform");
+	request_add_header(r, "X-Accel-Buffering", "no");
+	return true;
 }
 
 void handle_stream(struct request *r)

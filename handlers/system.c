@@ -7,6 +7,7 @@
 #include "service/config.h"
 #include "service/metrics.h"
 #include "service/request.h"
+#include "store/bus.h"
 #include "store/store.h"
 
 void handle_health(struct request *r)
@@ -21,12 +22,19 @@ void handle_readiness(struct request *r)
 	bool store_ok = app->store_ops->healthy(app->store);
 	bool full = metric_get(METRIC_PROVISIONER_JOBS) >=
 		    (int64_t)app->config->provisioner_queue + app->config->provisioner_threads;
+	bool shared = app->store_ops->shared;
+	bool bus_ok = !shared || app->bus_ops->connected(app->bus);
 	bool draining = atomic_load(&app->draining);
-	const char *status = draining ? "draining" : store_ok && !full ? "ready" : "unready";
+	const char *status = draining                      ? "draining"
+			     : store_ok && bus_ok && !full ? "ready"
+							   : "unready";
 	request_answer_json(r, strcmp(status, "ready") == 0 ? 200 : 503,
-			    json_pack("{s:s, s:{s:s, s:s}}", "status", status, "checks", "store",
-				      store_ok ? "ok" : "failed", "provisioner",
-				      full ? "full" : "ok"));
+			    json_pack("{s:s, s:{s:s, s:s, s:s*}}", "status", status, "checks",
+				      "store", store_ok ? "ok" : "failed", "provisioner",
+				      full ? "full" : "ok", "bus",
+				      !shared  ? NULL
+				      : bus_ok ? "ok"
+					       : "failed"));
 }
 
 void handle_metrics(struct request *r)

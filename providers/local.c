@@ -53,7 +53,9 @@ static int start_agent(const char *path, int *read_fd, pid_t *pid, struct error 
 {
 	char space[8][ENVIRONMENT_BYTES];
 	char *environment[9];
-	char *const argv[] = { (char *)path, "--mode=agent", "--listen=127.0.0.1", NULL };
+	/* A service that hangs is followed by another replica only after that one's TTL. */
+	char *const argv[] = { (char *)path, "--mode=agent", "--listen=127.0.0.1",
+			       "--reader-stall=5s", NULL };
 	int fds[2];
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return error_set(err, -errno, "no pipe: %s", strerror(errno));

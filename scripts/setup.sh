@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 
 build="gcc libc6-dev make pkg-config libmicrohttpd-dev libwebsockets-dev
 	libwebsockets-evlib-uv libuv1-dev libjwt-dev libjansson-dev libsodium-dev libsqlite3-dev
-	libcurl4-openssl-dev musl-tools"
+	libcurl4-openssl-dev libhiredis-dev musl-tools"
 test="libcmocka-dev clang libclang-rt-14-dev chromium fonts-dejavu-core gcc-aarch64-linux-gnu
-	libc6-dev-arm64-cross qemu-user-static util-linux procps busybox-static"
+	libc6-dev-arm64-cross qemu-user-static util-linux procps busybox-static redis-server"
 lint="clang clang-format clang-tidy cppcheck libcmocka-dev"
 
 case ${1-} in

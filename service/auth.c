@@ -1,6 +1,6 @@
 /* auth.c -- decides by what was brought: the Authorization header first, then, on a session's
- * stream alone, its cookie and the ticket. JWTs are jwt_verify.c's, the table of tickets is
- * ticket.c's. */
+ * stream alone, its cookie and the ticket. JWTs are jwt_verify.c's, how a ticket looks is ticket.c's, and
+ * which are spent is spent.c's or the store's. */
 #include "service/auth.h"
 
 #include <assert.h>
@@ -14,6 +14,8 @@
 #include <time.h>
 
 #include "service/jwt_verify.h"
+#include "service/signed_text.h"
+#include "service/spent.h"
 #include "service/ticket.h"
 
 #define HASH_BYTES 32
@@ -22,6 +24,9 @@
 /* However often it is renewed: an API key that was taken away must not live on in a cookie. */
 #define COOKIE_LIFE_MS INT64_C(86400000) /* a day */
 #define MAX_BEARER_BYTES 8192
+#define GENERATED_CHARS 43
+/* A store remembers a spent ticket that much longer than it is good: the replicas' clocks differ. */
+#define CLOCKS_DIFFER_MS 60000
 
 struct api_key {
 	uint8_t hash[HASH_BYTES];
@@ -29,15 +34,17 @@ struct api_key {
 	const char *subject; /* the config's */
 };
 
-/* Set by auth_create(), then never changed; tickets has its own lock. */
+/* Set by auth_create() and auth_share_tickets(), then never changed; spent has its own lock. */
 struct auth {
 	uint8_t hash_key[crypto_generichash_KEYBYTES];
 	struct api_key *api_keys; /* owned */
 	size_t api_keys_count;
-	char generated[TICKET_CHARS + 1]; /* "" when credentials are configured */
-	struct jwt_verify *jwt;           /* NULL when none is configured */
-	struct ticket_table *tickets;
-	uint8_t cookie_key[crypto_auth_KEYBYTES];
+	char generated[GENERATED_CHARS + 1]; /* "" when credentials are configured */
+	struct jwt_verify *jwt;              /* NULL when none is configured */
+	uint8_t cookie_key[SIGNED_TEXT_KEY_BYTES];
+	uint8_t ticket_key[SIGNED_TEXT_KEY_BYTES];        /* of this process, or the next one */
+	uint8_t shared_ticket_key[SIGNED_TEXT_KEY_BYTES]; /* the same in all replicas */
+	struct spent *spent;                              /* NULL: the store remembers them */
 };
 
 static const char *const role_names[] = {
@@ -110,12 +117,11 @@ int auth_create(const struct config *cfg, const uint8_t cookie_key[32], struct a
 	if (a == NULL)
 		return error_set(err, -ENOMEM, "out of memory");
 	randombytes_buf(a->hash_key, sizeof(a->hash_key));
-	/* A key for this one purpose, made of the store's. */
-	static const uint8_t purpose[] = "ptycast stream cookie v1";
-	crypto_generichash(a->cookie_key, sizeof(a->cookie_key), purpose, sizeof(purpose),
-			   cookie_key, 32);
+	signed_text_key(cookie_key, "ptycast stream cookie v1", a->cookie_key);
+	signed_text_key(cookie_key, "ptycast ticket v1", a->shared_ticket_key);
+	randombytes_buf(a->ticket_key, sizeof(a->ticket_key));
 	int rc = 0;
-	if (add_api_keys(a, cfg) != 0 || ticket_table_create(cfg->max_tickets, &a->tickets) != 0)
+	if (add_api_keys(a, cfg) != 0 || spent_create(cfg->max_tickets, &a->spent) != 0)
 		rc = error_set(err, -ENOMEM, "out of memory");
 	bool has_jwt = cfg->jwt_secret != NULL || cfg->jwt_public_key_file != NULL;
 	if (rc == 0 && has_jwt)
@@ -135,11 +141,18 @@ void auth_destroy(struct auth *a)
 {
 	if (a == NULL)
 		return;
-	ticket_table_destroy(a->tickets);
+	spent_destroy(a->spent);
 	jwt_verify_destroy(a->jwt);
 	free(a->api_keys);
 	sodium_memzero(a, sizeof(*a));
 	free(a);
+}
+
+void auth_share_tickets(struct auth *a)
+{
+	memcpy(a->ticket_key, a->shared_ticket_key, sizeof(a->ticket_key));
+	spent_destroy(a->spent);
+	a->spent = NULL;
 }
 
 const char *auth_generated_key(const struct auth *a)
@@ -197,22 +210,6 @@ static int check_bearer(const struct auth *a, const char *given, struct principa
 
 /* --- the cookie: v1.ROLE.EXPIRES.UNTIL.SUBJECT.MAC --- */
 
-#define MAC_CHARS 43
-
-static void cookie_mac(const struct auth *a, const char *session, const char *signed_text,
-		       size_t size, char ret[MAC_CHARS + 1])
-{
-	/* The session's 0 stands between the two: no other pair makes the same bytes. */
-	uint8_t mac[crypto_auth_BYTES];
-	crypto_auth_hmacsha512256_state state;
-	crypto_auth_hmacsha512256_init(&state, a->cookie_key, sizeof(a->cookie_key));
-	crypto_auth_hmacsha512256_update(&state, (const uint8_t *)session, strlen(session) + 1);
-	crypto_auth_hmacsha512256_update(&state, (const uint8_t *)signed_text, size);
-	crypto_auth_hmacsha512256_final(&state, mac);
-	sodium_bin2base64(ret, MAC_CHARS + 1, mac, sizeof(mac),
-			  sodium_base64_VARIANT_URLSAFE_NO_PADDING);
-}
-
 size_t auth_cookie(struct auth *a, const char *session, const struct principal *p,
 		   char ret[COOKIE_BYTES])
 {
@@ -225,35 +222,20 @@ size_t auth_cookie(struct auth *a, const char *session, const struct principal *
 		expires_ms = until_ms;
 	char subject[sodium_base64_ENCODED_LEN(SUBJECT_BYTES,
 					       sodium_base64_VARIANT_URLSAFE_NO_PADDING)];
-	sodium_bin2base64(subject, sizeof(subject), (const uint8_t *)p->subject, strlen(p->subject),
-			  sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+	signed_text_encode(p->subject, subject, sizeof(subject));
 	size_t size = (size_t)snprintf(ret, COOKIE_BYTES, "v1.%s.%" PRId64 ".%" PRId64 ".%s",
 				       role_name(p->role), expires_ms, until_ms, subject);
-	assert(size + 1 + MAC_CHARS < COOKIE_BYTES);
-	char mac[MAC_CHARS + 1];
-	cookie_mac(a, session, ret, size, mac);
-	ret[size] = '.';
-	memcpy(ret + size + 1, mac, sizeof(mac));
-	return size + 1 + MAC_CHARS;
+	assert(size + 1 + SIGNED_TEXT_MAC_CHARS < COOKIE_BYTES);
+	return signed_text_sign(a->cookie_key, session, ret, size);
 }
 
 static bool check_cookie(const struct auth *a, const char *session, const char *cookie,
 			 struct principal *ret)
 {
-	size_t size = strnlen(cookie, COOKIE_BYTES);
-	if (size >= COOKIE_BYTES || size < MAC_CHARS + 1)
-		return false;
-	size_t signed_size = size - MAC_CHARS - 1;
-	char mac[MAC_CHARS + 1];
-	cookie_mac(a, session, cookie, signed_size, mac);
-	if (cookie[signed_size] != '.' ||
-	    sodium_memcmp(mac, cookie + signed_size + 1, MAC_CHARS) != 0)
-		return false;
-
-	/* From here on it is a text of our own. */
 	char text[COOKIE_BYTES];
-	memcpy(text, cookie, signed_size);
-	text[signed_size] = '\0';
+	if (!signed_text_check(a->cookie_key, session, cookie, text, sizeof(text)))
+		return false;
+	/* From here on it is a text of our own. */
 	char *rest = text;
 	const char *version = strsep(&rest, "."), *role = strsep(&rest, ".");
 	const char *expires = strsep(&rest, "."), *until = strsep(&rest, ".");
@@ -263,37 +245,77 @@ static bool check_cookie(const struct auth *a, const char *session, const char *
 	*ret = (struct principal){ .role = role_from_name(role),
 				   .expires_ms = strtoll(until, NULL, 10),
 				   .by_cookie = true };
-	size_t subject_size = 0;
-	if (sodium_base642bin((uint8_t *)ret->subject, sizeof(ret->subject) - 1, subject,
-			      strlen(subject), NULL, &subject_size, NULL,
-			      sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0)
-		return false;
-	ret->subject[subject_size] = '\0';
 	snprintf(ret->session, sizeof(ret->session), "%s", session);
-	return strtoll(expires, NULL, 10) > wall_ms();
+	return signed_text_decode(subject, ret->subject, sizeof(ret->subject)) &&
+	       strtoll(expires, NULL, 10) > wall_ms();
 }
 
 /* --- tickets --- */
 
-int auth_ticket(struct auth *a, const char *session, const char *subject, enum role role,
-		unsigned ttl_s, bool reusable, int64_t owner_expires_ms, char ret[TICKET_CHARS + 1],
-		int64_t *expires_ms)
+static const char not_good[] = "the ticket is unknown, spent, expired or for another session";
+
+void auth_ticket(struct auth *a, const char *session, const char *subject, enum role role,
+		 unsigned ttl_s, bool reusable, int64_t owner_expires_ms, char ret[TICKET_BYTES],
+		 int64_t *expires_ms)
 {
-	assert(role == ROLE_VIEW || role == ROLE_WRITE);
-	struct principal grant = { .role = role, .expires_ms = owner_expires_ms };
-	snprintf(grant.session, sizeof(grant.session), "%s", session);
-	snprintf(grant.subject, sizeof(grant.subject), "%s", subject);
-	int64_t now_ms = wall_ms();
-	int64_t ttl_ms = (int64_t)ttl_s * 1000;
-	if (owner_expires_ms != 0 && owner_expires_ms - now_ms < ttl_ms)
-		ttl_ms = owner_expires_ms - now_ms;
-	int rc = ticket_add(a->tickets, &grant, ttl_ms, reusable, ret);
-	if (rc == 0)
-		*expires_ms = now_ms + ttl_ms;
+	struct ticket t = { .role = role,
+			    .reusable = reusable,
+			    .expires_ms = wall_ms() + (int64_t)ttl_s * 1000,
+			    .until_ms = owner_expires_ms };
+	if (owner_expires_ms != 0 && owner_expires_ms < t.expires_ms)
+		t.expires_ms = owner_expires_ms;
+	randombytes_buf(t.nonce, sizeof(t.nonce));
+	snprintf(t.subject, sizeof(t.subject), "%s", subject);
+	ticket_write(a->ticket_key, session, &t, ret);
+	*expires_ms = t.expires_ms;
+}
+
+static struct principal what_it_grants(const struct ticket *t, const char *session)
+{
+	struct principal p = { .role = t->role,
+			       .expires_ms = t->until_ms,
+			       .by_ticket = !t->reusable };
+	snprintf(p.subject, sizeof(p.subject), "%s", t->subject);
+	snprintf(p.session, sizeof(p.session), "%s", session);
+	return p;
+}
+
+/* Leaves the spending to the caller, and p as it is until then. */
+static void fill_spend(struct principal *p, const struct ticket *t, const char *session,
+		       int64_t now_ms)
+{
+	sodium_bin2hex(p->spend, sizeof(p->spend), t->nonce, sizeof(t->nonce));
+	p->spend_ttl_ms = (unsigned)(t->expires_ms - now_ms + CLOCKS_DIFFER_MS);
+	memcpy(p->ticket.subject, t->subject, sizeof(p->ticket.subject));
+	p->ticket.role = t->role;
+	p->ticket.expires_ms = t->until_ms;
+	snprintf(p->session, sizeof(p->session), "%s", session);
+}
+
+int auth_spent(struct principal *p, int status, struct error *err)
+{
+	assert(p->spend[0] != '\0');
+	int rc = 0;
+	if (status == 0) {
+		p->role = p->ticket.role;
+		p->expires_ms = p->ticket.expires_ms;
+		p->by_ticket = true;
+		p->by_cookie = false;
+		memcpy(p->subject, p->ticket.subject, sizeof(p->subject));
+	} else if (status != -EEXIST) {
+		rc = error_set(err, -EAGAIN, "whether the ticket is spent cannot be asked now");
+	} else if (!p->by_cookie) {
+		rc = error_set(err, -EACCES, "%s", not_good);
+	}
+	if (rc != 0)
+		memset(p, 0, sizeof(*p));
+	memset(p->spend, 0, sizeof(p->spend));
+	p->spend_ttl_ms = 0;
+	memset(&p->ticket, 0, sizeof(p->ticket));
 	return rc;
 }
 
-static bool is_better(const struct principal *ticket, const struct principal *cookie)
+static bool is_better(const struct ticket *ticket, const struct principal *cookie)
 {
 	return ticket->role > cookie->role || strcmp(ticket->subject, cookie->subject) != 0;
 }
@@ -303,20 +325,27 @@ static bool is_better(const struct principal *ticket, const struct principal *co
 static int check_stream(struct auth *a, const struct credentials *c, struct principal *ret,
 			struct error *err)
 {
-	struct principal ticket;
-	bool has_cookie = c->cookie != NULL && check_cookie(a, c->session, c->cookie, ret);
-	if (has_cookie &&
-	    (c->ticket == NULL || !ticket_find(a->tickets, c->ticket, c->session, &ticket) ||
-	     !is_better(&ticket, ret)))
-		return 0;
-	if (c->ticket != NULL && ticket_use(a->tickets, c->ticket, c->session, &ticket)) {
-		*ret = ticket;
-		return 0;
-	}
-	if (has_cookie)
-		return 0; /* another request was faster with that ticket */
-	return error_set(err, -EACCES,
-			 "the ticket is unknown, spent, expired or for another session");
+	struct principal cookie;
+	struct ticket t;
+	int64_t now_ms = wall_ms();
+	bool has_cookie = c->cookie != NULL && check_cookie(a, c->session, c->cookie, &cookie);
+	bool has_ticket = c->ticket != NULL &&
+			  ticket_read(a->ticket_key, c->session, c->ticket, &t) &&
+			  t.expires_ms > now_ms;
+	bool shared = a->spent == NULL;
+	int rc = -EEXIST; /* so is a ticket that does not count: nothing is to be had by it */
+	if (has_ticket && (!has_cookie || is_better(&t, &cookie)))
+		rc = t.reusable || shared ? 0 : spent_add(a->spent, t.nonce, t.expires_ms, now_ms);
+	if (rc != 0 && rc != -EEXIST)
+		return error_set(err, -EAGAIN, "as many tickets are spent as may be remembered");
+	if (rc != 0 && !has_cookie)
+		return error_set(err, -EACCES, "%s", not_good);
+	*ret = has_cookie ? cookie : (struct principal){ 0 };
+	if (rc == 0 && shared && !t.reusable)
+		fill_spend(ret, &t, c->session, now_ms);
+	else if (rc == 0)
+		*ret = what_it_grants(&t, c->session);
+	return 0;
 }
 
 int auth_check(struct auth *a, const struct credentials *c, struct principal *ret,

@@ -76,7 +76,9 @@ struct config {
 	unsigned keep_alive_s;         /* 60: between two signs of life to a provider */
 	unsigned remote_alone_s; /* 172800: a shell in a remote sandbox without service lives on */
 	unsigned reconnect_s;    /* 300: without a tunnel for that long a session ends, lost */
-	unsigned idle_timeout_s; /* 0: none; default of a session's idle_timeout_s */
+	unsigned
+		replica_ttl_ms; /* 2000: without a sign of life others take over; the same for all replicas */
+	unsigned idle_timeout_s;            /* 0: none; default of a session's idle_timeout_s */
 	unsigned pty_idle_timeout_s;        /* 3600: the same of those that /pty and /tty make */
 	unsigned max_sessions;              /* 2000 that are not ended, of all subjects */
 	unsigned max_sessions_per_subject;  /* 500 */
@@ -85,7 +87,7 @@ struct config {
 	unsigned max_viewers;               /* 12000 */
 	unsigned max_viewers_per_session;   /* 5000 */
 	unsigned max_connections;           /* 16000 */
-	unsigned max_tickets;               /* 10000 alive */
+	unsigned max_tickets;               /* 10000 spent and remembered; with Redis no limit */
 	unsigned request_head_bytes;        /* 8192 */
 	unsigned request_timeout_s;         /* 30: idle keep-alive or unfinished request */
 	unsigned unauthorized_per_minute;   /* failed credentials an address before 429; 120 */

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "providers/provider.h"
+#include "store/redis_url.h"
 
 #define MIN_KEY_CHARS 8
 #define MIN_JWT_SECRET_BYTES 16
@@ -287,11 +288,25 @@ static int check_host(void *arg, const char *part, size_t size, struct error *er
 	return 0;
 }
 
+/* Not repeated: it may hold a password. */
 static int check_store(const struct config *c, struct error *err)
 {
-	/* Not repeated: a store's URL may hold a password. */
-	if (strncmp(c->store, "sqlite:", 7) != 0 || c->store[7] == '\0')
-		return error_set(err, -EINVAL, "--store: sqlite:PATH as in sqlite:ptycast.db");
+	struct redis_url url;
+	struct error why = { 0 };
+	if (strncmp(c->store, "sqlite:", 7) == 0 && c->store[7] != '\0')
+		return 0;
+	if (strncmp(c->store, "redis:", 6) != 0)
+		return error_set(
+			err, -EINVAL,
+			"--store: sqlite:PATH as in sqlite:ptycast.db, or redis://HOST:PORT");
+	if (redis_url_parse(c->store + 6, &url, &why) != 0)
+		return error_set(err, -EINVAL, "--store: %.200s", why.text);
+	redis_url_fini(&url);
+	if (c->private_key == NULL)
+		return error_set(
+			err, -EINVAL,
+			"--store redis://... needs --private-key, the same at all that share it: "
+			"ptycast keygen makes one");
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "service/gate.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +19,11 @@
 #include "service/registry.h"
 #include "service/request.h"
 #include "service/session.h"
+#include "store/store.h"
 
 #define METHOD_OPTIONS 16
+#define WATCH_MS 1000 /* and for its output to be here */
+#define SYNC_MS 2000  /* for the replica that has a session to say how it is */
 
 /* --- framing --- */
 
@@ -225,6 +229,19 @@ static void answer_unauthorized(struct request *r, const struct credentials *c, 
 	request_answer_problem(r, &p);
 }
 
+static bool is_granted(const struct request *r, const char *id, struct reply *problem)
+{
+	if (r->principal.session[0] != '\0' && strcmp(r->principal.session, id) != 0)
+		*problem = reply_problem(401, "unauthorized",
+					 "this credential is for another session");
+	else if (r->principal.role < r->route->role)
+		*problem = reply_problem(403, "forbidden", "this needs the role %s",
+					 role_name(r->route->role));
+	else
+		return true;
+	return false;
+}
+
 static bool check_credential(struct request *r, const char *id)
 {
 	if (r->route->role == ROLE_NONE || r->listener->is_metrics)
@@ -249,34 +266,46 @@ static bool check_credential(struct request *r, const char *id)
 		c.cookie = MHD_lookup_connection_value(r->connection, MHD_COOKIE_KIND, cookie_name);
 	struct error err = { 0 };
 	int rc = auth_check(r->app->auth, &c, &r->principal, &err);
-	if (rc != 0)
+	if (rc == -EAGAIN) {
+		struct problem p = problem_make(503, "busy", "%s", err.text);
+		request_answer_problem(r, &p);
+	} else if (rc != 0) {
 		answer_unauthorized(r, &c, err.text);
+	}
 	if (bearer != NULL)
 		explicit_bzero(bearer, strlen(bearer));
 	free(bearer);
 	if (rc != 0)
 		return false;
-	if (r->principal.session[0] != '\0' && strcmp(r->principal.session, id) != 0) {
-		answer_unauthorized(r, &c, "this credential is for another session");
-		return false;
-	}
-	if (r->principal.role < r->route->role) {
-		struct problem p = problem_make(403, "forbidden", "this needs the role %s",
-						role_name(r->route->role));
+	if (r->principal.spend[0] != '\0')
+		return true; /* judged when it is spent */
+	struct reply problem;
+	if (is_granted(r, id, &problem))
+		return true;
+	if (problem.status == 401) {
+		answer_unauthorized(r, &c, problem.detail);
+	} else {
+		struct problem p = { .reply = problem };
 		request_answer_problem(r, &p);
-		return false;
 	}
-	return true;
+	return false;
 }
 
+/* One that is not here may be another replica's; the store is asked once the request has come whole. */
 static bool check_session(struct request *r, const char *id)
 {
 	if (id[0] == '\0')
 		return true;
 	bool any_subject = r->principal.role == ROLE_OPERATOR;
-	r->session = registry_find(r->app->registry, id, any_subject ? NULL : r->principal.subject);
+	if (r->principal.spend[0] == '\0')
+		r->session = registry_find(r->app->registry, id,
+					   any_subject ? NULL : r->principal.subject);
 	if (r->session != NULL)
 		return true;
+	if (r->app->store_ops->shared) {
+		snprintf(r->look_up, sizeof(r->look_up), "%s", id);
+		return true;
+	}
 	struct problem p = problem_make(404, "not-found", "no such session");
 	request_answer_problem(r, &p);
 	return false;
@@ -357,4 +386,74 @@ void gate_check(struct request *r, const char *path, const char *method, const c
 	}
 	if (check_credential(r, id) && check_session(r, id))
 		check_body(r);
+}
+
+/* --- what asks the store --- */
+
+/* Thread: one that may block. */
+static bool spend_ticket(struct request *r, struct reply *reply)
+{
+	const struct app *app = r->app;
+	struct principal *p = &r->principal;
+	struct error why = { 0 }, err = { 0 };
+	if (p->spend[0] == '\0')
+		return true;
+	int status = app->store_ops->spend(app->store, p->spend, p->spend_ttl_ms, &why);
+	int rc = auth_spent(p, status, &err);
+	if (rc == 0)
+		return is_granted(r, r->look_up, reply);
+	*reply = rc == -EACCES ? reply_problem(401, "unauthorized", "%s", err.text)
+			       : registry_store_problem(-EHOSTUNREACH);
+	return false;
+}
+
+/* What is to be shown is the owner's to say; and who looks on misses nothing from the answer's head on. */
+static bool needs_sync(const struct request *r)
+{
+	return r->session != NULL && (r->route->flags & (ROUTE_FRESH | ROUTE_WATCH)) != 0 &&
+	       session_is_mirror(r->session);
+}
+
+static void sync_session(struct request *r)
+{
+	bool watch = (r->route->flags & ROUTE_WATCH) != 0;
+	session_sync(r->session, watch, watch ? WATCH_MS : SYNC_MS, request_resume, r);
+}
+
+static bool look_up(struct request *r, struct reply *reply)
+{
+	*reply = reply_ok(200);
+	if (!spend_ticket(r, reply))
+		return true;
+	struct reply problem;
+	bool any_subject = r->principal.role == ROLE_OPERATOR;
+	unsigned status = registry_look_up(r->app->registry, r->look_up,
+					   any_subject ? NULL : r->principal.subject, &r->session,
+					   &problem);
+	if (status != 200)
+		*reply = problem;
+	if (status != 200 || !needs_sync(r))
+		return true;
+	sync_session(r);
+	return false;
+}
+
+static void go_on(struct request *r, const struct reply *reply)
+{
+	if (reply->slug != NULL)
+		request_answer_reply(r, reply);
+	else
+		r->route->handle(r);
+}
+
+void gate_pass(struct request *r)
+{
+	if (r->look_up[0] != '\0') {
+		request_block(r, look_up, go_on);
+	} else if (needs_sync(r)) {
+		request_wait(r, go_on);
+		sync_session(r);
+	} else {
+		r->route->handle(r);
+	}
 }

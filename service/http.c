@@ -141,7 +141,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
 		r->waiting = false;
 		r->finish(r, &r->call.reply);
 	} else if (!r->answered) {
-		r->route->handle(r);
+		gate_pass(r);
 	}
 	if (r->waiting)
 		return MHD_YES;

@@ -23,15 +23,16 @@
 #include "service/loop.h"
 #include "service/provisioner.h"
 #include "service/registry.h"
+#include "service/replicas.h"
 #include "service/tools.h"
 #include "service/version.h"
+#include "store/bus.h"
 #include "store/seal.h"
 #include "store/store.h"
 
-#define COOKIE_KEY_BYTES 32
 #define ATTENDANT_THREADS 32
 #define ATTENDANT_QUEUE 8192 /* a few for each session */
-#define CLERK_THREADS 2
+#define CLERK_THREADS 8
 #define CLERK_QUEUE 1024   /* requests that wait for the store; then 503 */
 #define STOP_EXTRA_MS 5000 /* beyond drain_s, for shells that are hung up */
 
@@ -90,7 +91,7 @@ static int open_store(struct app *app, struct error *err)
 	const struct store_ops *ops = app->store_ops;
 	size_t scheme = strcspn(store, ":");
 	if (strlen(ops->scheme) != scheme || strncmp(store, ops->scheme, scheme) != 0)
-		return error_set(err, -EINVAL, "--store: sqlite:PATH, got \"%.40s\"", store);
+		return error_set(err, -EINVAL, "--store: sqlite:PATH or redis://HOST:PORT");
 	const char *location = store + scheme + 1;
 	int rc = ops->open(location, &app->store, err);
 	if (rc < 0)
@@ -120,17 +121,20 @@ static int start_loops(struct app *app, struct error *err)
 static int start(struct app *app, struct error *err)
 {
 	const struct config *cfg = app->config;
-	uint8_t cookie_key[COOKIE_KEY_BYTES];
+	replicas_identify(app);
 	int rc = open_store(app, err);
 	if (rc == 0)
-		rc = app->store_ops->get_or_put(app->store, "cookie-key", cookie_key,
-						sizeof(cookie_key), err);
+		rc = app->store_ops->get_or_put(app->store, "cookie-key", app->cookie_key,
+						sizeof(app->cookie_key), err);
 	if (rc == 0)
 		rc = app->store_ops->get_or_put(app->store, "params-key", app->params_key,
 						sizeof(app->params_key), err);
 	if (rc == 0)
-		rc = auth_create(cfg, cookie_key, &app->auth, err);
-	sodium_memzero(cookie_key, sizeof(cookie_key));
+		rc = auth_create(cfg, app->cookie_key, &app->auth, err);
+	if (rc == 0 && app->store_ops->shared) {
+		auth_share_tickets(app->auth);
+		rc = replicas_open(app, strchr(cfg->store, ':') + 1, &app->replicas, err);
+	}
 	if (rc == 0)
 		rc = start_loops(app, err);
 	if (rc == 0)
@@ -144,6 +148,8 @@ static int start(struct app *app, struct error *err)
 		rc = registry_create(app, &app->registry);
 	if (rc == 0)
 		rc = registry_restore(app->registry, err);
+	if (rc == 0 && app->store_ops->shared)
+		rc = replicas_start(app->replicas, err);
 	if (rc == 0)
 		rc = http_create(app, &app->http, err);
 	return rc;
@@ -157,6 +163,7 @@ static void stop(struct app *app)
 	atomic_store(&app->draining, true);
 	if (app->http != NULL)
 		http_quiesce(app->http);
+	replicas_stop(app->replicas);
 	if (app->registry != NULL)
 		all = registry_stop(app->registry, strcmp(cfg->local_on_stop, "end") == 0,
 				    cfg->drain_s * 1000 + STOP_EXTRA_MS);
@@ -165,19 +172,24 @@ static void stop(struct app *app)
 	if (!all) { /* a part hangs: what was promised is in the store and the agents, so just go */
 		if (app->store != NULL)
 			app->store_ops->close(app->store);
+		if (app->bus != NULL)
+			app->bus_ops->close(app->bus);
 		_exit(1);
 	}
 	provisioner_destroy(app->clerks);
 	provisioner_destroy(app->provisioner);
 	provisioner_destroy(app->attendants);
+	if (app->store != NULL)
+		app->store_ops->close(app->store);
+	replicas_close(app->replicas); /* others are told of what the store just wrote */
 	for (unsigned i = 0; i < app->loops_count; i++)
 		loop_destroy(app->loops[i]);
 	free(app->loops);
 	registry_destroy(app->registry);
 	auth_destroy(app->auth);
-	if (app->store != NULL)
-		app->store_ops->close(app->store);
 	seal_keys_destroy(app->seal_keys);
+	sodium_memzero(app->cookie_key, sizeof(app->cookie_key));
+	sodium_memzero(app->params_key, sizeof(app->params_key));
 }
 
 /* Says where it is to be found: for a person, or as one line of JSON. */
@@ -249,7 +261,11 @@ static int serve(int argc, char **argv)
 		 providers.agent == NULL ? "" : providers.agent);
 	if (access(agent_arm64, R_OK) == 0)
 		providers.agent_arm64 = agent_arm64;
-	struct app app = { .config = cfg, .providers = &providers, .store_ops = &store_sqlite };
+	bool redis = strncmp(cfg->store, "redis:", 6) == 0;
+	struct app app = { .config = cfg,
+			   .providers = &providers,
+			   .store_ops = redis ? &store_redis : &store_sqlite,
+			   .bus_ops = redis ? &bus_redis : &bus_local };
 	if (provider_find(&providers, "local") != NULL && access(cfg->agent, X_OK) < 0) {
 		fprintf(stderr, "ptycast: --agent: cannot run %s: %s\n", cfg->agent,
 			strerror(errno));

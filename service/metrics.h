@@ -20,6 +20,8 @@ enum metric {
 	METRIC_SESSIONS_OPEN,
 	METRIC_SESSIONS_RECONNECTING,
 	METRIC_SESSIONS_ENDED,
+	METRIC_MIRRORS,       /* ptycast_mirrors: of the sessions, those that another replica has */
+	METRIC_BUS_CONNECTED, /* ptycast_bus_connected: 1, both ways */
 	/* counters */
 	METRIC_OUTPUT_BYTES,     /* ptycast_output_bytes_total: from tunnels */
 	METRIC_DELIVERED_BYTES,  /* ptycast_delivered_bytes_total: written to viewers */
@@ -37,6 +39,15 @@ enum metric {
 	METRIC_UNAUTHORIZED,     /* ptycast_unauthorized_total */
 	METRIC_STORE_ERRORS,     /* ptycast_store_errors_total */
 	METRIC_PROVIDER_CALLS,   /* ptycast_provider_calls_total: requests to a provider's API */
+	METRIC_BUS_PUBLISHED_MESSAGES, /* ptycast_bus_published_messages_total */
+	METRIC_BUS_PUBLISHED_BYTES,    /* ptycast_bus_published_bytes_total */
+	METRIC_BUS_RECEIVED_MESSAGES,  /* ptycast_bus_received_messages_total */
+	METRIC_BUS_RECEIVED_BYTES,     /* ptycast_bus_received_bytes_total */
+	METRIC_BUS_DROPPED_MESSAGES,   /* ptycast_bus_dropped_messages_total */
+	METRIC_BUS_RECONNECTS,         /* ptycast_bus_reconnects_total */
+	METRIC_TAKEOVERS,              /* ptycast_takeovers_total: sessions of other replicas */
+	METRIC_STEP_DOWNS,             /* ptycast_step_downs_total: sessions that others took */
+	METRIC_MIRROR_PULLS,           /* ptycast_mirror_pulls_total: pieces of history asked for */
 	METRIC_COUNT,
 };
 

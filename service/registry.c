@@ -1,5 +1,5 @@
 /* registry.c -- see registry.h. An array sorted by id: some thousand sessions, listed in order. */
-#include "service/registry.h"
+#include "service/registry_private.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -13,16 +13,6 @@
 #include "service/log.h"
 #include "service/metrics.h"
 #include "store/store.h"
-
-struct registry {
-	struct app *app;
-	pthread_mutex_t lock; /* guards all below; a session's card may be locked under it */
-	pthread_cond_t stopped;
-	struct session **sessions; /* each with a reference of ours */
-	size_t count, capacity;
-	size_t running; /* started and not gone, those that are not listed any more included */
-	bool stopping;  /* no new ones */
-};
 
 int registry_create(struct app *app, struct registry **ret)
 {
@@ -53,7 +43,7 @@ void registry_destroy(struct registry *r)
 }
 
 /* Where id is, or would be. */
-static size_t find_locked(const struct registry *r, const char *id, bool *found)
+size_t registry_find_locked(const struct registry *r, const char *id, bool *found)
 {
 	size_t low = 0, high = r->count;
 	while (low < high) {
@@ -73,7 +63,7 @@ static size_t find_locked(const struct registry *r, const char *id, bool *found)
 }
 
 /* Takes over the reference. */
-static int insert_locked(struct registry *r, size_t at, struct session *s)
+int registry_insert_locked(struct registry *r, size_t at, struct session *s)
 {
 	if (r->count == r->capacity) {
 		size_t capacity = r->capacity == 0 ? 64 : r->capacity * 2;
@@ -90,15 +80,15 @@ static int insert_locked(struct registry *r, size_t at, struct session *s)
 	return 0;
 }
 
-static void remove_locked(struct registry *r, size_t at)
+void registry_remove_locked(struct registry *r, size_t at)
 {
 	r->count--;
 	memmove(r->sessions + at, r->sessions + at + 1, (r->count - at) * sizeof(struct session *));
 }
 
 /* Refuses one session more than the limits allow; names an ended one that is to make room. */
-static bool has_room_locked(struct registry *r, const char *subject, struct session **evict,
-			    struct reply *problem)
+bool registry_has_room_locked(struct registry *r, const char *subject, struct session **evict,
+			      struct reply *problem)
 {
 	const struct config *cfg = r->app->config;
 	size_t alive = 0, alive_of_subject = 0, ended = 0;
@@ -106,6 +96,8 @@ static bool has_room_locked(struct registry *r, const char *subject, struct sess
 	*evict = NULL;
 	for (size_t i = 0; i < r->count; i++) {
 		struct session *s = r->sessions[i];
+		if (session_is_mirror(s))
+			continue;
 		if (session_state(s) == SESSION_ENDED) {
 			ended++;
 			if (session_created_ms(s) < oldest_ms) {
@@ -168,7 +160,7 @@ static int make_locked(struct registry *r, const struct session_spec *spec, size
 	if (rc < 0)
 		return rc;
 	if (!replace)
-		rc = insert_locked(r, at, session_ref(s));
+		rc = registry_insert_locked(r, at, session_ref(s));
 	if (rc < 0) {
 		session_unref(s);
 		session_unref(s);
@@ -177,7 +169,7 @@ static int make_locked(struct registry *r, const struct session_spec *spec, size
 	rc = session_start(s);
 	if (rc < 0) {
 		if (!replace) {
-			remove_locked(r, at);
+			registry_remove_locked(r, at);
 			session_unref(s);
 		}
 		session_unref(s);
@@ -201,11 +193,13 @@ unsigned registry_open(struct registry *r, const struct session_spec *spec, stru
 		make_id(id);
 		made.id = id;
 	}
+	if (r->app->store_ops->shared)
+		return registry_open_shared(r, &made, ret, problem);
 	struct session *s = NULL, *replaced = NULL, *evicted = NULL;
 	bool found;
 	unsigned status = 201;
 	pthread_mutex_lock(&r->lock);
-	size_t at = find_locked(r, made.id, &found);
+	size_t at = registry_find_locked(r, made.id, &found);
 	if (found) {
 		unsigned known = judge_known(r->sessions[at], &made, problem);
 		if (known == 200)
@@ -219,7 +213,7 @@ unsigned registry_open(struct registry *r, const struct session_spec *spec, stru
 		*problem = reply_problem(503, "draining", "the service is being stopped");
 		problem->retry_after_s = 1;
 		status = 503;
-	} else if (!has_room_locked(r, made.subject, &evicted, problem)) {
+	} else if (!registry_has_room_locked(r, made.subject, &evicted, problem)) {
 		status = problem->status;
 	} else if (make_locked(r, &made, at, found, &s, &replaced) < 0) {
 		*problem = reply_problem(503, "busy", "no memory");
@@ -260,9 +254,11 @@ struct session *registry_find(struct registry *r, const char *id, const char *su
 	struct session *s = NULL;
 	bool found;
 	pthread_mutex_lock(&r->lock);
-	size_t at = find_locked(r, id, &found);
+	size_t at = registry_find_locked(r, id, &found);
 	if (found && (subject == NULL || strcmp(session_subject(r->sessions[at]), subject) == 0))
 		s = session_ref(r->sessions[at]);
+	if (s != NULL)
+		session_touch(s);
 	pthread_mutex_unlock(&r->lock);
 	return s;
 }
@@ -274,7 +270,7 @@ size_t registry_list(struct registry *r, const char *subject, int state, const c
 	bool found = false;
 	*more = false;
 	pthread_mutex_lock(&r->lock);
-	size_t at = after == NULL ? 0 : find_locked(r, after, &found);
+	size_t at = after == NULL ? 0 : registry_find_locked(r, after, &found);
 	for (at += found ? 1 : 0; at < r->count; at++) {
 		struct session *s = r->sessions[at];
 		if ((subject != NULL && strcmp(session_subject(s), subject) != 0) ||
@@ -294,10 +290,10 @@ bool registry_forget(struct registry *r, struct session *s)
 {
 	bool found;
 	pthread_mutex_lock(&r->lock);
-	size_t at = find_locked(r, session_id(s), &found);
+	size_t at = registry_find_locked(r, session_id(s), &found);
 	found = found && r->sessions[at] == s;
 	if (found) {
-		remove_locked(r, at);
+		registry_remove_locked(r, at);
 		session_discard(
 			s,
 			true); /* in order with a new one of that id, which is on the same loop */
@@ -317,8 +313,8 @@ static int restore_one(void *arg, const struct store_session *record)
 	if (rc < 0)
 		return rc;
 	pthread_mutex_lock(&r->lock);
-	size_t at = find_locked(r, record->id, &found);
-	rc = found ? -EEXIST : insert_locked(r, at, s);
+	size_t at = registry_find_locked(r, record->id, &found);
+	rc = found ? -EEXIST : registry_insert_locked(r, at, s);
 	pthread_mutex_unlock(&r->lock);
 	if (rc < 0)
 		session_unref(s);

@@ -32,6 +32,23 @@ size_t registry_list(struct registry *r, const char *subject, int state, const c
  * now. */
 bool registry_forget(struct registry *r, struct session *s);
 
+/* --- with a store that replicas share --- */
+
+/* The same as registry_find() for a session that may be another replica's. Returns 200 and a new reference, 404,
+ * or 503 and *problem: the store cannot be asked. Blocks. */
+unsigned registry_look_up(struct registry *r, const char *id, const char *subject,
+			  struct session **ret, struct reply *problem);
+/* Why the store could not do it, for the client. */
+struct reply registry_store_problem(int rc);
+/* We have just been made the owner of record's session. Thread: any. */
+void registry_adopt(struct registry *r, const struct store_session *record);
+/* It is not ours any more: out of here, but not out of the store. */
+void registry_drop(struct registry *r, struct session *s);
+/* The same if nobody has looked it up for unused_us. */
+bool registry_drop_unused(struct registry *r, struct session *s, uint64_t unused_us);
+/* The store may have lost what it knew: all that we own is written again. Thread: any. */
+void registry_rewrite(struct registry *r);
+
 /* At the start: the sessions of the store. */
 int registry_restore(struct registry *r, struct error *err);
 /* Nothing of a session runs any more. */

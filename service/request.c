@@ -253,9 +253,13 @@ void request_resume(void *r, const struct reply *reply)
 	call_answer(&((struct request *)r)->call, reply);
 }
 
+/* Behind calls that hang: who waited longer is told so, and not for as long as all in front of it take. */
+#define BLOCK_WAIT_US 3000000
+
 struct blocking_job {
 	struct provisioner_job job;
 	struct request *request;
+	uint64_t queued_us;
 	bool (*run)(struct request *r, struct reply *reply);
 };
 
@@ -264,7 +268,11 @@ static void run_blocking(struct provisioner_job *job, bool cancelled)
 	struct blocking_job *b = (struct blocking_job *)job;
 	struct request *r = b->request;
 	struct reply reply = reply_problem(503, "draining", "the service is going down");
-	bool mine = cancelled || b->run(r, &reply);
+	bool late = loop_now_us() - b->queued_us > BLOCK_WAIT_US;
+	if (late && !cancelled)
+		reply = reply_problem(503, "store-unavailable",
+				      "the store cannot be asked at the moment");
+	bool mine = cancelled || late || b->run(r, &reply);
 	free(b);
 	if (mine)
 		request_resume(r, &reply);
@@ -279,6 +287,7 @@ void request_block(struct request *r, bool (*run)(struct request *r, struct repl
 		b->job.run = run_blocking;
 		b->request = r;
 		b->run = run;
+		b->queued_us = loop_now_us();
 		if (provisioner_submit(r->app->clerks, &b->job) == 0)
 			return;
 	}

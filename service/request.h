@@ -36,6 +36,7 @@ struct request {
 	const struct route *route;        /* NULL: refused before one was found */
 	const struct asset *asset;        /* GET of an embedded file */
 	struct session *session;          /* a reference; NULL where the path has none */
+	char look_up[SANDBOX_ID_MAX + 1]; /* a session that the store may know; "": none */
 	char sandbox[SANDBOX_ID_MAX + 1]; /* of the path, "" where it has none */
 	struct principal principal;       /* who asks; nobody on open routes */
 	const char *host, *origin;        /* headers, NULL without; libmicrohttpd's memory */

@@ -23,8 +23,10 @@ enum route_flag {
 	ROUTE_JSON = 4,     /* has a JSON body, of body_bytes_max at most */
 	ROUTE_INPUT = 8,    /* the body is input: raw, or JSON; config.input_bytes counts */
 	ROUTE_METRICS = 16, /* on the metrics listener when there is one */
-	ROUTE_RAW = 32,   /* the body is input, whatever its type says; config.input_bytes counts */
-	ROUTE_TOKEN = 64, /* ?token= is accepted, and wins over the header; "null" is none */
+	ROUTE_RAW = 32, /* the body is input, whatever its type says; config.input_bytes counts */
+	ROUTE_FRESH = 128, /* shows the session as its owner knows it now */
+	ROUTE_WATCH = 256, /* and its output */
+	ROUTE_TOKEN = 64,  /* ?token= is accepted, and wins over the header; "null" is none */
 };
 
 struct route {

@@ -31,6 +31,10 @@ struct note {
 		struct {
 			uint16_t cols, rows;
 		} size;
+		struct {
+			bool watch;
+			unsigned timeout_ms;
+		} sync;
 		int number;
 		unsigned timeout_ms;
 		bool yes; /* forget, end_local */
@@ -93,6 +97,13 @@ void session_input(struct session *s, const struct input *in)
 	}
 }
 
+static void say_ended(reply_fn *done, void *arg)
+{
+	struct reply reply = reply_problem(409, "session-ended", "the session has ended");
+	if (done != NULL)
+		done(arg, &reply);
+}
+
 bool session_resize_now(struct session *s, uint16_t cols, uint16_t rows)
 {
 	if (session_is_ended(s))
@@ -110,12 +121,24 @@ bool session_resize_now(struct session *s, uint16_t cols, uint16_t rows)
 	return true;
 }
 
-static void run_resize(struct session *s, struct note *n)
+void session_resize_add(struct session *s, uint16_t cols, uint16_t rows, reply_fn *done, void *arg)
 {
 	struct reply reply = reply_ok(204);
-	if (!session_resize_now(s, n->size.cols, n->size.rows))
-		reply = reply_problem(409, "session-ended", "the session has ended");
-	n->done(n->arg, &reply);
+	if (s->mirror && !session_is_ended(s)) {
+		session_forward(s,
+				&(struct bus_call){
+					.kind = BUS_CALL_RESIZE, .cols = cols, .rows = rows },
+				done, arg);
+	} else if (!session_resize_now(s, cols, rows)) {
+		say_ended(done, arg);
+	} else if (done != NULL) {
+		done(arg, &reply);
+	}
+}
+
+static void run_resize(struct session *s, struct note *n)
+{
+	session_resize_add(s, n->size.cols, n->size.rows, n->done, n->arg);
 }
 
 void session_resize(struct session *s, uint16_t cols, uint16_t rows, reply_fn *done, void *arg)
@@ -141,14 +164,33 @@ void session_signal(struct session *s, int number, reply_fn *done, void *arg)
 	send_note(s, n, done, arg);
 }
 
-static void run_close(struct session *s, struct note *n)
+void session_close_add(struct session *s, bool forget, reply_fn *done, void *arg)
 {
 	struct reply reply = reply_ok(204);
-	if (session_is_ended(s))
-		registry_forget(s->app->registry, s);
-	else
+	bool ended = session_is_ended(s);
+	if (s->mirror || s->stopping) {
+		enum bus_call_kind kind = forget ? BUS_CALL_FORGET : BUS_CALL_CLOSE;
+		session_forward(s, &(struct bus_call){ .kind = kind }, done, arg);
+		return;
+	}
+	if (!ended) {
 		session_hang_up(s, "closed");
-	n->done(n->arg, &reply);
+		session_save_then(s, done, arg); /* so that its id can be used again, anywhere */
+		return;
+	}
+	if (forget && s->forget_done == NULL) {
+		s->forget_done = done;
+		s->forget_arg = arg;
+		if (registry_forget(s->app->registry, s))
+			return;
+		s->forget_done = NULL;
+	}
+	done(arg, &reply);
+}
+
+static void run_close(struct session *s, struct note *n)
+{
+	session_close_add(s, session_is_ended(s), n->done, n->arg);
 }
 
 void session_close(struct session *s, reply_fn *done, void *arg)
@@ -255,6 +297,9 @@ static void run_add_viewer(struct session *s, struct note *n)
 	if (s->stopping) {
 		session_release_viewer(s);
 		n->viewer.ended(n->viewer.arg);
+	} else if (session_must_ask(s, &n->viewer)) {
+		session_arrive(s, &n->viewer, (uint8_t *)n->viewer.extra);
+		return;
 	} else {
 		session_viewers_add(s, &n->viewer);
 	}
@@ -287,7 +332,7 @@ void session_timer(struct session *s, uv_timer_t *timer, uv_timer_cb cb, uint64_
 }
 
 /* {"reason":..,"exit_code":..,"signal":..} of the ended_json that the store had (make_exit() wrote it). */
-static void restore_exit(struct session *s)
+void session_restore_exit(struct session *s)
 {
 	const char *text = strstr(s->ended_json, ",\"text\":");
 	if (text == NULL)
@@ -296,6 +341,15 @@ static void restore_exit(struct session *s)
 	else
 		snprintf(s->exit_text, sizeof(s->exit_text), "%.*s}", (int)(text - s->ended_json),
 			 s->ended_json);
+}
+
+void session_refill(struct session *s)
+{
+	/* Only after an exit that was seen is there nobody in the shell any more. */
+	if (s->endpoint.url != NULL && strstr(s->exit_text, "null,\"signal\":null") == NULL)
+		session_connect(s);
+	else
+		session_end_refill(s);
 }
 
 static void run_start(struct session *s, struct note *n)
@@ -309,20 +363,24 @@ static void run_start(struct session *s, struct note *n)
 	}
 	s->idle_us = s->lost_us = s->used_us = loop_now_us();
 	session_viewers_init(s);
+	if (s->mirror) {
+		if (s->refill)
+			session_restore_exit(s);
+		session_connect(s);
+		return;
+	}
+	session_owner_start(s);
 	session_save(s); /* a restored one with its new number, before that is used */
 	if (!s->restored)
 		return;
 	if (s->refill) {
-		restore_exit(s);
-		/* Only after an exit that was seen is there nobody in the shell any more. */
-		if (s->endpoint.url != NULL && strstr(s->exit_text, "null,\"signal\":null") == NULL)
-			session_connect(s);
-		else
-			session_end_refill(s);
+		session_restore_exit(s);
+		session_refill(s);
 	} else if (s->endpoint.url != NULL) {
 		session_enter(s, SESSION_CONNECTING, NULL);
 		session_connect(s);
 	} else {
+		s->restored = false;
 		session_end(s, "failed", "the service was stopped while it was opened",
 			    PTY2_EXIT_UNKNOWN, 0);
 	}
@@ -357,6 +415,9 @@ void session_retire_step(struct session *s)
 		return;
 	}
 	s->retired = true;
+	session_bus_listen(s, NULL);
+	session_owner_stop(s);
+	session_forwards_end(s);
 	session_input_end(s);
 	session_wake_waiters(s);
 	loop_work_remove(s->loop, &s->tunnel_work);
@@ -373,6 +434,7 @@ void session_retire(struct session *s)
 	s->stopping = true;
 	atomic_store(&s->cancelled, true);
 	uv_timer_stop(&s->retry_timer);
+	session_arrivals_end(s);
 	unsigned retry_ms = s->app->config->retry_ms;
 	struct viewer *next;
 	for (struct viewer *v = s->viewers.first; v != NULL; v = next) {
@@ -382,12 +444,68 @@ void session_retire(struct session *s)
 	session_retire_step(s);
 }
 
+struct deleted_note {
+	struct message message;
+	struct session *session; /* a reference */
+	int status;
+	reply_fn *done;
+	void *arg;
+};
+
+static void run_deleted(struct message *m, struct loop *l)
+{
+	struct deleted_note *n = (struct deleted_note *)m;
+	struct reply reply = reply_ok(204);
+	(void)l;
+	if (n->status == -ESTALE) {
+		reply = reply_problem(503, "not-delivered",
+				      "another replica has this session now: try again");
+		reply.retry_after_s = 1;
+	}
+	n->done(n->arg, &reply);
+	session_owner_gone(n->session); /* after the answer: it may be a mirror that waits for it */
+	session_unref(n->session);
+	free(n);
+}
+
+/* Thread: the store's. */
+static void on_deleted(void *arg, int status)
+{
+	struct deleted_note *n = arg;
+	n->status = status;
+	loop_post_answer(n->session->loop, &n->message);
+}
+
+/* Who asked for it is answered once no replica finds it any more. */
+static void delete_record(struct session *s)
+{
+	const struct store_ops *ops = s->app->store_ops;
+	reply_fn *done = s->forget_done;
+	struct deleted_note *n = done == NULL ? NULL : calloc(1, sizeof(*n));
+	s->forget_done = NULL;
+	if (done != NULL && n == NULL)
+		abort();
+	if (n != NULL)
+		*n = (struct deleted_note){ .message.run = run_deleted,
+					    .session = session_ref(s),
+					    .done = done,
+					    .arg = s->forget_arg };
+	bool waits = n != NULL && ops->shared && ops->healthy(s->app->store);
+	int rc = ops->delete_session(s->app->store, s->id, s->birth, s->fence,
+				     waits ? on_deleted : NULL, n);
+	if (n == NULL)
+		session_owner_gone(s);
+	else if (!waits || rc < 0)
+		run_deleted(&n->message, s->loop);
+}
+
 static void run_discard(struct session *s, struct note *n)
 {
 	s->forgotten = true;
-	if (n->yes)
-		s->app->store_ops->delete_session(s->app->store, s->id);
-	if (s->closing && !session_is_ended(s))
+	if (n->yes && !s->mirror) {
+		delete_record(s);
+	}
+	if (s->closing && !s->mirror && !session_is_ended(s))
 		s->retire_at_end = true;
 	else
 		session_retire(s);
@@ -395,13 +513,33 @@ static void run_discard(struct session *s, struct note *n)
 
 static void run_stop(struct session *s, struct note *n)
 {
-	bool end = n->yes && strcmp(s->provider_name, "local") == 0;
+	bool end = n->yes && !s->mirror && strcmp(s->provider_name, "local") == 0;
 	if (end && !session_is_ended(s)) {
 		s->retire_at_end = true;
 		session_hang_up(s, "closed");
 	} else {
 		session_retire(s);
+		session_hand_over(s);
 	}
+}
+
+static void run_sync(struct session *s, struct note *n)
+{
+	struct reply reply = reply_ok(200);
+	if (s->mirror && !s->stopping)
+		session_mirror_sync(s, n->sync.watch, n->sync.timeout_ms, n->done, n->arg);
+	else
+		n->done(n->arg, &reply);
+}
+
+void session_sync(struct session *s, bool watch, unsigned timeout_ms, reply_fn *done, void *arg)
+{
+	struct note *n = new_note(s, run_sync, done, arg);
+	if (n != NULL) {
+		n->sync.watch = watch;
+		n->sync.timeout_ms = timeout_ms;
+	}
+	send_note(s, n, done, arg);
 }
 
 /* A note that must arrive. */
@@ -422,4 +560,16 @@ void session_discard(struct session *s, bool forget)
 void session_stop(struct session *s, bool end_local)
 {
 	must_post(s, run_stop, end_local);
+}
+
+static void run_rewrite(struct session *s, struct note *n)
+{
+	(void)n;
+	if (s->timers_open > 0)
+		session_save(s);
+}
+
+void session_rewrite(struct session *s)
+{
+	must_post(s, run_rewrite, false);
 }

@@ -70,11 +70,20 @@ struct session_info {
 int session_info(struct session *s, struct session_info *ret); /* 0 or -ENOMEM; thread: any */
 void session_info_fini(struct session_info *info);
 
+/* The same from a record of the store, for a session that is not here. */
+int session_info_of_record(const struct store_session *record, struct session_info *ret);
+
 /* Quick looks at the card. Thread: any. */
 const char *session_id(const struct session *s);
 const char *session_subject(const struct session *s);
 int64_t session_created_ms(const struct session *s);
 bool session_same_params(const struct session *s, const char *params);
+/* The same for those of a record. */
+bool session_params_are(const struct app *app, const char *stored, const char *params);
+bool session_is_mirror(const struct session *s); /* another replica has it */
+void session_touch(struct session *s);           /* somebody looked it up */
+uint64_t session_touched_us(const struct session *s);
+uint64_t session_birth(const struct session *s);
 enum session_state session_state(struct session *s);
 /* True when a viewer that asks for EPOCH:OFFSET has had everything, exit included: answer 204. */
 bool session_finished_at(struct session *s, uint64_t epoch, uint64_t offset);
@@ -84,6 +93,10 @@ void session_unref(struct session *s);
 
 /* Everything below may be called on any thread. done is called exactly once, on the session's loop
  * thread or, when the mailbox is full (503 busy), on the caller's, before the call returns. */
+
+/* Answers 200 once the card says what the session's owner knew after this call, or after timeout_ms; at once
+ * where this replica is the owner. watch: and the output is here, and comes: somebody wants to look on. */
+void session_sync(struct session *s, bool watch, unsigned timeout_ms, reply_fn *done, void *arg);
 
 /* Answers 200 once the session is open or ended, or after timeout_ms whatever it is then. */
 void session_wait_open(struct session *s, unsigned timeout_ms, reply_fn *done, void *arg);
@@ -121,6 +134,17 @@ bool session_is_closing(struct session *s);
 /* For registry.c, which calls these under its lock; they do not call back. */
 int session_create(struct app *app, const struct session_spec *spec, struct session **ret);
 int session_restore(struct app *app, const struct store_session *record, struct session **ret);
+/* One that another replica has. */
+int session_mirror(struct app *app, const struct store_session *record, struct session **ret);
+/* What a shared store is to know of a session that was just created; the strings are s's. */
+void session_record(const struct session *s, struct store_session *ret);
+void session_set_number(struct session *s, uint64_t fence); /* before it is started */
+/* This replica is its owner now; record is copied as far as needed. Thread: any. */
+void session_own_later(struct session *s, const struct store_session *record);
+/* A message of the bus for it. Thread: any. */
+void session_bus_deliver(struct session *s, const uint8_t *data, size_t size);
+/* The store may have lost what it knew: an owner writes it again. Thread: any. */
+void session_rewrite(struct session *s);
 /* Puts it on its loop, before anybody can find it. -ENOMEM. From here on registry_gone() will be called
  * once, when nothing of it runs any more. */
 int session_start(struct session *s);

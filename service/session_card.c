@@ -9,6 +9,7 @@
 
 #include "service/app.h"
 #include "service/config.h"
+#include "service/intern.h"
 #include "service/journal.h"
 #include "service/metrics.h"
 #include "service/session_private.h"
@@ -51,11 +52,41 @@ static void hash_params(const struct app *app, const char *params,
 	sodium_bin2hex(hex, 2 * PARAMS_HASH_BYTES + 1, hash, sizeof(hash));
 }
 
-bool session_same_params(const struct session *s, const char *params)
+bool session_params_are(const struct app *app, const char *stored, const char *params)
 {
 	char hex[2 * PARAMS_HASH_BYTES + 1];
-	hash_params(s->app, params, hex);
-	return strcmp(s->params, hex) == 0;
+	hash_params(app, params, hex);
+	return strcmp(stored, hex) == 0;
+}
+
+bool session_same_params(const struct session *s, const char *params)
+{
+	return session_params_are(s->app, s->params, params);
+}
+
+bool session_is_mirror(const struct session *s)
+{
+	return atomic_load(&s->mirror);
+}
+
+void session_touch(struct session *s)
+{
+	atomic_store_explicit(&s->touched_us, loop_now_us(), memory_order_relaxed);
+}
+
+uint64_t session_touched_us(const struct session *s)
+{
+	return atomic_load_explicit(&s->touched_us, memory_order_relaxed);
+}
+
+uint64_t session_birth(const struct session *s)
+{
+	return s->birth;
+}
+
+void session_set_number(struct session *s, uint64_t fence)
+{
+	s->fence = fence;
 }
 
 /* ---- memory ---- */
@@ -97,10 +128,12 @@ void session_unref(struct session *s)
 	journal_destroy(s->journal);
 	endpoint_fini(&s->endpoint);
 	input_seq_destroy(s->dedupe);
+	session_owner_free(s);
 	strings_free(s->command);
 	strings_free(s->env);
 	free(s->cwd);
 	free(s->endpoint_sealed);
+	free(s->steps_text);
 	free(s->subject);
 	free(s->sandbox);
 	free(s->target_sealed);
@@ -146,6 +179,13 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 	s->feed.now.state = session_state_name(SESSION_PROVISIONING);
 	s->inputs_end = &s->inputs;
 	s->fence = 1;
+	atomic_init(&s->mirror, false);
+	/* Late answers to an object of this id that was here before are not for this one. */
+	randombytes_buf(&s->next_request, sizeof(s->next_request));
+	s->next_request >>= 16;
+	atomic_init(&s->touched_us, loop_now_us());
+	randombytes_buf(&s->birth, sizeof(s->birth));
+	s->birth |= 1;
 	randombytes_buf(s->own_client, sizeof(s->own_client));
 	uint8_t random[16];
 	randombytes_buf(random, sizeof(random));
@@ -212,6 +252,8 @@ int session_create(struct app *app, const struct session_spec *spec, struct sess
 	s->cwd = spec->cwd == NULL ? NULL : strdup(spec->cwd);
 	s->idle_timeout_s = spec->idle_timeout_s;
 	s->created_ms = loop_wall_ms();
+	if (strcmp(spec->provider, "local") == 0)
+		s->machine = app->machine;
 	s->stored = spec->stored;
 	s->target_sealed = copy_or_null(spec->target);
 	s->want_transport = copy_or_null(spec->transport);
@@ -226,21 +268,121 @@ int session_create(struct app *app, const struct session_spec *spec, struct sess
 	return 0;
 }
 
-int session_restore(struct app *app, const struct store_session *record, struct session **ret)
+void session_adopt_target(struct session *s, const struct store_session *record)
 {
+	s->machine = record->host;
+	if (record->target != NULL && s->target_text == NULL)
+		read_target_text(s, record->target);
+}
+
+/* The end of one that has ended already; its output is fetched again. */
+static void restore_end(struct session *s, const struct store_session *record)
+{
+	if (!record->ended || record->ended_json == NULL)
+		return;
+	s->refill = true;
+	s->ended_ms = record->ended_ms;
+	/* Of another machine's clock nothing is known. */
+	int64_t forget_ms = s->app->config->forget_s * INT64_C(1000);
+	int64_t ago_ms = s->app->store_ops->shared ? 0 : loop_wall_ms() - record->ended_ms;
+	int64_t left_ms = ago_ms < 0 ? forget_ms : ago_ms > forget_ms ? 0 : forget_ms - ago_ms;
+	s->forget_us = loop_now_us() + (uint64_t)left_ms * 1000;
+	s->ended_json = strdup(record->ended_json);
+	metric_add(METRIC_SESSIONS_PROVISIONING, -1);
+	metric_add(METRIC_SESSIONS_ENDED, 1);
+	s->state = SESSION_ENDED;
+	s->feed.now.state = session_state_name(SESSION_ENDED);
+}
+
+static enum session_state state_named(const char *name)
+{
+	for (int state = 0; state < SESSION_STATE_COUNT; state++)
+		if (strcmp(session_state_name((enum session_state)state), name) == 0)
+			return (enum session_state)state;
+	return SESSION_PROVISIONING;
+}
+
+/* The names are another replica's. */
+static unsigned read_steps(const char *text, struct session_step steps[SESSION_STEPS_MAX])
+{
+	unsigned count = 0;
+	json_t *list = text == NULL ? NULL : json_loads(text, 0, NULL);
+	for (size_t i = 0; i < json_array_size(list) && count < SESSION_STEPS_MAX; i++) {
+		const json_t *item = json_array_get(list, i);
+		const json_t *name = json_object_get(item, "step");
+		json_int_t ms = json_integer_value(json_object_get(item, "ms"));
+		if (json_is_string(name) && ms >= 0 && ms <= UINT32_MAX)
+			steps[count++] = (struct session_step){ intern(json_string_value(name),
+								       json_string_length(name)),
+								(uint32_t)ms };
+	}
+	json_decref(list);
+	return count;
+}
+
+/* False for a record that was tampered with. */
+static bool is_whole(const struct store_session *record)
+{
+	return session_id_valid(record->id) && record->subject != NULL && record->sandbox != NULL &&
+	       record->provider != NULL && record->params != NULL && record->cols > 0 &&
+	       record->rows > 0 && (!record->ended || record->ended_json != NULL);
+}
+
+static struct session *alloc_from(struct app *app, const struct store_session *record)
+{
+	if (!is_whole(record))
+		return NULL;
 	struct session *s = session_alloc(app, record->id, record->subject, record->sandbox,
 					  record->provider, record->params, record->cols,
 					  record->rows);
 	if (s == NULL)
-		return -ENOMEM;
-	s->restored = true;
-	s->epoch = s->feed.epoch = record->epoch;
+		return NULL;
+	s->epoch = record->epoch;
 	s->end = record->end;
-	s->fence = record->fence + 1;
+	s->fence = record->fence;
 	s->idle_timeout_s = record->idle_timeout_s;
 	s->created_ms = record->created_ms;
-	if (record->target != NULL)
-		read_target_text(s, record->target);
+	s->machine = record->host;
+	s->steps_count = read_steps(record->steps, s->steps);
+	s->steps_text = copy_or_null(record->steps);
+	if (record->birth != 0)
+		s->birth = record->birth;
+	return s;
+}
+
+int session_mirror(struct app *app, const struct store_session *record, struct session **ret)
+{
+	struct session *s = alloc_from(app, record);
+	if (s == NULL)
+		return -ENOMEM;
+	atomic_store(&s->mirror, true);
+	atomic_store(&s->card_head, record->offset);
+	enum session_state state = state_named(record->state);
+	restore_end(s, record);
+	if (s->state != SESSION_ENDED && state != SESSION_ENDED) {
+		metric_add(METRIC_SESSIONS_PROVISIONING, -1);
+		metric_add((enum metric)((unsigned)METRIC_SESSIONS_PROVISIONING + state), 1);
+		s->state = state;
+		s->feed.now.state = session_state_name(state);
+	}
+	*ret = s;
+	return 0;
+}
+
+int session_restore(struct app *app, const struct store_session *record, struct session **ret)
+{
+	struct session *s = alloc_from(app, record);
+	if (s == NULL)
+		return -ENOMEM;
+	s->restored = true;
+	s->feed.epoch = record->epoch;
+	if (!app->store_ops->shared) /* else it has been given a new one */
+		s->fence++;
+	else
+		s->adopted_us = loop_now_us();
+	s->closing = record->closing;
+	s->close_reason = "closed";
+	session_adopt_target(s, record);
 	uint8_t *json = NULL;
 	size_t size;
 	if (record->endpoint != NULL &&
@@ -250,15 +392,7 @@ int session_restore(struct app *app, const struct store_session *record, struct 
 		seal_anew(s, &s->endpoint_sealed);
 		seal_free(json, size);
 	}
-	if (record->ended && record->ended_json != NULL) {
-		s->refill = true;
-		s->ended_ms = record->ended_ms;
-		s->ended_json = strdup(record->ended_json);
-		metric_add(METRIC_SESSIONS_PROVISIONING, -1);
-		metric_add(METRIC_SESSIONS_ENDED, 1);
-		s->state = SESSION_ENDED;
-		s->feed.now.state = session_state_name(SESSION_ENDED);
-	}
+	restore_end(s, record);
 	*ret = s;
 	return 0;
 }
@@ -289,6 +423,27 @@ int session_info(struct session *s, struct session_info *ret)
 	bool complete = ended_json == NULL || ret->ended_json != NULL;
 	pthread_mutex_unlock(&s->card_lock);
 	if (complete && ret->subject != NULL && ret->sandbox != NULL && ret->provider != NULL)
+		return 0;
+	session_info_fini(ret);
+	return -ENOMEM;
+}
+
+int session_info_of_record(const struct store_session *record, struct session_info *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	memcpy(ret->id, record->id, sizeof(ret->id));
+	ret->subject = copy_or_null(record->subject);
+	ret->sandbox = copy_or_null(record->sandbox);
+	ret->provider = copy_or_null(record->provider);
+	ret->ended_json = copy_or_null(record->ended_json);
+	ret->state = record->ended ? SESSION_ENDED : state_named(record->state);
+	ret->cols = record->cols;
+	ret->rows = record->rows;
+	ret->epoch = record->epoch;
+	ret->offset = record->ended ? record->end : record->offset;
+	ret->steps_count = read_steps(record->steps, ret->steps);
+	ret->created_ms = record->created_ms;
+	if (ret->subject != NULL && ret->sandbox != NULL && ret->provider != NULL)
 		return 0;
 	session_info_fini(ret);
 	return -ENOMEM;

@@ -11,6 +11,7 @@
 #include "service/config.h"
 #include "service/metrics.h"
 #include "service/session_private.h"
+#include "store/store.h"
 
 enum input_stage {
 	INPUT_WAITING, /* not on a tunnel yet, or not any more */
@@ -26,6 +27,7 @@ struct pending_input {
 	uint64_t gap_us;      /* until when missing numbers may come; 0: none are missing */
 	uint64_t expected;    /* by the far end, when a gap was found */
 	enum input_stage stage;
+	uint64_t sent_us;
 	bool was_sent; /* it may have been typed */
 	bool numbered; /* by the client */
 };
@@ -201,6 +203,7 @@ static bool send_one(struct session *s, struct pending_input *p)
 	}
 	p->request = ++s->next_request;
 	p->stage = INPUT_SENT;
+	p->sent_us = loop_now_us();
 	bool was_sent = p->was_sent;
 	p->was_sent = true; /* before: the verdict may come within the call */
 	int rc = s->transport->input(s->tunnel, p->request, p->in.client, p->in.seq, p->in.bytes,
@@ -231,8 +234,29 @@ static void send_signals(struct session *s)
 		}
 }
 
+/* A far end that cannot tell an owner from the one before it gets nothing once we may not be the owner any
+ * more: others take what gave no sign of life for a TTL. */
+static bool may_type(const struct session *s)
+{
+	const struct app *app = s->app;
+	if (!app->store_ops->shared || s->mirror || s->transport == NULL || s->transport->keeps)
+		return true;
+	return loop_now_us() <
+	       app->bus_ops->alive_us(app->bus) + app->config->replica_ttl_ms * UINT64_C(500);
+}
+
+void session_lease_check(struct session *s)
+{
+	if (s->inputs != NULL && s->attached && !s->transport->keeps)
+		session_input_send(s);
+}
+
 void session_input_send(struct session *s)
 {
+	if (!may_type(s)) {
+		arm_timer(s);
+		return;
+	}
 	if (s->attached && !s->tunnel_over)
 		send_signals(s);
 	s->send_again = true;
@@ -379,6 +403,84 @@ void session_input_done(struct session *s, uint64_t request, enum pty2_verdict v
 	unlink_input(s, at);
 	answer(p, &reply);
 	session_input_send(s);
+}
+
+/* The owner's answer to a signal. */
+static void signal_answered(struct session *s, uint64_t request, const struct reply *reply)
+{
+	struct pending_signal **at = &s->signals;
+	while (*at != NULL && (*at)->request != request)
+		at = &(*at)->next;
+	struct pending_signal *p = *at;
+	if (p == NULL)
+		return;
+	*at = p->next;
+	p->done(p->arg, reply);
+	free(p);
+}
+
+static bool is_slug(const struct reply *reply, const char *slug)
+{
+	return reply->slug != NULL && strcmp(reply->slug, slug) == 0;
+}
+
+void session_input_answer(struct session *s, uint64_t request, const struct reply *reply)
+{
+	struct pending_input **at = &s->inputs;
+	while (*at != NULL && ((*at)->request != request || (*at)->stage != INPUT_SENT))
+		at = &(*at)->next;
+	struct pending_input *p = *at;
+	if (p == NULL) {
+		signal_answered(s, request, reply);
+		return;
+	}
+	bool gap = is_slug(reply, "input-gap") && !p->numbered;
+	bool again = is_slug(reply, "draining") || is_slug(reply, "not-delivered") ||
+		     is_slug(reply, "delivery-unknown");
+	if (gap || (again && s->transport->resends)) {
+		/* The owner goes, or the tunnel is being made anew: the next one drops a repeat. */
+		p->stage = INPUT_WAITING;
+		if (gap) {
+			p->was_sent = false;
+			s->own_refused = true;
+			session_input_send(s);
+		}
+		return;
+	}
+	if (!p->numbered && reply->slug != NULL)
+		s->own_refused = true;
+	if (is_slug(reply, "delivery-unknown"))
+		note_unknown(s, &p->in);
+	unlink_input(s, at);
+	struct reply copy = *reply;
+	if (reply->slug == NULL)
+		wake_gaps(s, p->in.client, p->in.seq);
+	answer(p, &copy);
+	session_input_send(s);
+}
+
+void session_input_again(struct session *s, uint64_t now_us, uint64_t after_us)
+{
+	for (struct pending_input *p = s->inputs; p != NULL; p = p->next)
+		if (p->stage == INPUT_SENT && now_us > p->sent_us + after_us)
+			p->stage = INPUT_WAITING;
+	if (s->attached)
+		session_input_send(s);
+}
+
+void session_input_give_back(struct session *s)
+{
+	struct reply reply = refuse_stopping();
+	for (struct pending_input **at = &s->inputs; *at != NULL;) {
+		struct pending_input *p = *at;
+		if (!session_owner_asked(&p->in)) {
+			at = &p->next;
+			continue;
+		}
+		unlink_input(s, at);
+		answer(p, &reply);
+		at = &s->inputs;
+	}
 }
 
 void session_input_lost(struct session *s)

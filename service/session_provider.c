@@ -478,6 +478,14 @@ static void on_answer(struct message *m, struct loop *l)
 	struct ask *a = (struct ask *)((char *)m - offsetof(struct ask, answer));
 	struct session *s = a->session;
 	(void)l;
+	if (s->mirror && a->kind != ASK_CLOSE) {
+		/* It was the owner's to know. A shell that an opening made ends by itself, or here. */
+		if (a->kind == ASK_OPEN && a->status == 0)
+			close_at(s, &a->found);
+		s->reopening = s->keeping_alive = s->resizing = false;
+		ask_free(a);
+		return;
+	}
 	switch (a->kind) {
 	case ASK_OPEN:
 		on_opened(s, a);

@@ -1,6 +1,7 @@
 /* session_state.c -- the life of a session: its states, provisioning, its end. */
 #include <assert.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "store/store.h"
 #include "wire/sse.h"
 
+#define SAVE_WAIT_MS 1000
 #define CLOSE_MS 4000 /* for a shell to go that was hung up; the agent kills it after 2 s */
 
 static const struct {
@@ -57,9 +59,10 @@ static void set_notice(struct session *s, const char *step, uint32_t step_ms)
 void session_enter(struct session *s, enum session_state next, const char *reason)
 {
 	assert(loop_is_current(s->loop));
-	if (next != s->state) {
+	bool changed = next != s->state;
+	if (changed) {
 		char safe[160];
-		assert(states[s->state].next & (1u << next));
+		assert(s->mirror || states[s->state].next & (1u << next));
 		metric_add(states[s->state].metric, -1);
 		metric_add(states[next].metric, 1);
 		log_info("session state", "session=%s from=%s to=%s text=\"%s\"", s->id,
@@ -83,30 +86,57 @@ void session_enter(struct session *s, enum session_state next, const char *reaso
 	if (next != SESSION_ENDED || s->feed.error != NULL)
 		feed_notify(&s->feed);
 	session_changed(s);
+	session_owner_tell(s);
+	if (changed && next != SESSION_ENDED && s->app->store_ops->shared && s->timers_open > 0)
+		session_save(s); /* for lists, and those who take it over */
 }
 
 void session_step(struct session *s, const char *name, int64_t wall_ms)
 {
-	uint32_t ms = wall_ms > s->created_ms ? (uint32_t)(wall_ms - s->created_ms) : 0;
+	session_step_is(s, name, wall_ms > s->created_ms ? (uint32_t)(wall_ms - s->created_ms) : 0);
+}
+
+void session_step_is(struct session *s, const char *name, uint32_t ms)
+{
+	session_note_step(s, name, ms);
+	set_notice(s, name, ms);
+	session_owner_tell(s);
+}
+
+/* [{"step":..,"ms":..}] */
+static void make_steps_text(struct session *s)
+{
+	if (!s->app->store_ops->shared)
+		return;
+	json_t *list = json_array();
+	for (unsigned i = 0; i < s->steps_count; i++)
+		json_array_append_new(list, json_pack("{s:s, s:I}", "step", s->steps[i].name, "ms",
+						      (json_int_t)s->steps[i].ms));
+	free(s->steps_text);
+	s->steps_text = json_dumps(list, JSON_COMPACT);
+	json_decref(list);
+}
+
+void session_note_step(struct session *s, const char *name, uint32_t ms)
+{
 	log_info("session step", "session=%s step=%s after_ms=%u", s->id, name, ms);
 	pthread_mutex_lock(&s->card_lock);
 	if (s->steps_count < SESSION_STEPS_MAX)
 		s->steps[s->steps_count++] = (struct session_step){ name, ms };
 	pthread_mutex_unlock(&s->card_lock);
-	set_notice(s, name, ms);
+	make_steps_text(s);
 }
 
-void session_save(struct session *s)
+void session_record(const struct session *s, struct store_session *ret)
 {
-	if (s->forgotten)
-		return;
-	struct store_session record = {
+	bool ended = s->state == SESSION_ENDED;
+	*ret = (struct store_session){
 		.subject = s->subject,
 		.sandbox = s->sandbox,
 		.provider = s->provider_name,
 		.params = s->params,
 		.endpoint = s->endpoint_sealed,
-		.target = session_is_ended(s) ? NULL : s->target_text,
+		.target = ended ? NULL : s->target_text,
 		.epoch = s->epoch,
 		.end = s->end,
 		.fence = s->fence,
@@ -114,17 +144,78 @@ void session_save(struct session *s)
 		.rows = s->rows,
 		.created_ms = s->created_ms,
 		.idle_timeout_s = s->idle_timeout_s,
-		.ended = s->state == SESSION_ENDED,
+		.ended = ended,
 		.ended_json = s->ended_json,
 		.ended_ms = s->ended_ms,
+		.owner = s->stopping ? 0
+				     : s->app->replica, /* nobody's: whoever is there takes it */
+		.birth = s->birth,
+		.host = s->machine,
+		.offset = ended ? s->end : journal_head(s->journal),
+		.steps = s->steps_text,
+		.closing = s->closing,
 	};
-	snprintf(record.id, sizeof(record.id), "%s", s->id);
-	int rc = s->app->store_ops->put_session(s->app->store, &record, NULL, NULL);
-	s->unsaved = rc < 0; /* then once a second again */
-	if (rc < 0) {
-		metric_add(METRIC_STORE_ERRORS, 1);
-		log_error("session not saved", "session=%s error=%d", s->id, -rc);
+	snprintf(ret->id, sizeof(ret->id), "%s", s->id);
+	snprintf(ret->state, sizeof(ret->state), "%s", session_state_name(s->state));
+}
+
+/* Whose sign of life has not arrived for a TTL may have lost its sessions without knowing it yet, and one of them
+ * may be closed and forgotten by now: it would come back. */
+static bool may_write(const struct app *app)
+{
+	return !app->store_ops->shared ||
+	       loop_now_us() < app->bus_ops->alive_us(app->bus) +
+				       app->config->replica_ttl_ms * UINT64_C(1000);
+}
+
+/* Returns false when it could not even be queued. */
+static bool put_record(struct session *s, bool tells)
+{
+	struct store_session record;
+	bool shared = s->app->store_ops->shared;
+	session_record(s, &record);
+	s->saved_us = loop_now_us();
+	s->saved_offset = record.offset;
+	s->unsaved = true; /* then once a second again */
+	if (!may_write(s->app))
+		return false;
+	void *saved = shared ? session_saved_arg(s, tells) : NULL;
+	int rc = s->app->store_ops->put_session(s->app->store, &record,
+						shared ? session_saved : NULL, saved);
+	s->unsaved = rc < 0;
+	if (rc == 0)
+		return true;
+	session_saved_free(saved);
+	metric_add(METRIC_STORE_ERRORS, 1);
+	log_error("session not saved", "session=%s error=%d", s->id, -rc);
+	return false;
+}
+
+static void save(struct session *s, reply_fn *done, void *arg)
+{
+	struct reply reply = reply_ok(204);
+	bool waits = done != NULL && s->app->store_ops->shared;
+	bool queued = !s->forgotten && !s->mirror && put_record(s, waits);
+	if (waits && queued) {
+		session_sync_wait(s, UINT64_MAX, false, SAVE_WAIT_MS, reply, done, arg);
+	} else if (done != NULL) {
+		if (waits) {
+			reply = reply_problem(503, "not-delivered",
+					      "it could not be stored: try again");
+			reply.retry_after_s = 1;
+		}
+		done(arg, &reply);
 	}
+}
+
+void session_save(struct session *s)
+{
+	save(s, NULL, NULL);
+}
+
+void session_save_then(struct session *s, reply_fn *done, void *arg)
+{
+	save(s, done, arg);
 }
 
 /* ---- the end ---- */
@@ -216,12 +307,14 @@ void session_end(struct session *s, const char *reason, const char *text, enum p
 	uv_timer_stop(&s->flow_timer);
 	atomic_store(&s->cancelled, true);
 	s->ended_ms = loop_wall_ms();
+	s->forget_us = loop_now_us() + s->app->config->forget_s * UINT64_C(1000000);
 	make_exit(s, reason, text, kind, value);
 	s->feed.exit_json = s->exit_text;
 	s->feed.final = true;
 	s->feed.ready = true;
 	session_enter(s, SESSION_ENDED, text);
 	session_save(s);
+	session_owner_changed(s);
 	session_input_end(s);
 	if (s->open_sent && !s->opened && s->tunnel != NULL && !s->tunnel_over)
 		s->transport->hang_up(s->tunnel); /* whatever comes of the opening */

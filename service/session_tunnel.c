@@ -9,6 +9,7 @@
 #include "service/log.h"
 #include "service/metrics.h"
 #include "service/session_private.h"
+#include "store/store.h"
 #include "tunnel/ws_client.h"
 
 #define BACKOFF_FIRST_MS 20
@@ -16,6 +17,7 @@
 #define BACKOFF_REFILL_MS 200
 #define REFILL_ATTEMPTS 10
 #define AWAIT_VIEWERS_US 10000000 /* as long as an agent keeps all for a holder that was lost */
+#define ELSEWHERE_US 3000000      /* for a local shell that another replica had */
 #define REOPEN_ATTEMPTS 3         /* to connect, before the provider is asked */
 #define MUTE_US 15000000          /* longer than a connection may take; at most the time to open */
 #define LOOK_US \
@@ -31,7 +33,7 @@ static void set_epoch(struct session *s, uint64_t epoch)
 	pthread_mutex_unlock(&s->card_lock);
 }
 
-static void set_size(struct session *s, uint16_t cols, uint16_t rows)
+void session_size_is(struct session *s, uint16_t cols, uint16_t rows)
 {
 	pthread_mutex_lock(&s->card_lock);
 	s->cols = cols;
@@ -50,6 +52,14 @@ static void restart_journal(struct session *s, uint64_t offset, uint16_t cols, u
 	s->fastest = 0;
 }
 
+void session_restart(struct session *s, uint64_t epoch, uint64_t offset, uint16_t cols,
+		     uint16_t rows)
+{
+	restart_journal(s, offset, cols, rows);
+	if (epoch != 0)
+		set_epoch(s, epoch);
+}
+
 static void restart_after_gap(struct session *s, uint64_t offset)
 {
 	uint16_t cols, rows;
@@ -60,7 +70,7 @@ static void restart_after_gap(struct session *s, uint64_t offset)
 /* Once all is here that was there when we attached: only now positions of viewers can be judged. */
 static void check_replayed(struct session *s)
 {
-	if (s->feed.ready || journal_head(s->journal) < s->replay_end)
+	if (s->feed.ready || s->mirror || journal_head(s->journal) < s->replay_end)
 		return;
 	s->feed.ready = true;
 	if (!s->refill)
@@ -106,7 +116,7 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 	} else if (a->start == head) {
 		journal_resize(s->journal, a->cols, a->rows); /* it may have changed meanwhile */
 	}
-	if (!s->known || !same) {
+	if (!s->known || !same || !s->feed.ready) {
 		s->feed.ready = false;
 		s->replay_end = a->head;
 	}
@@ -119,13 +129,14 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 	s->attached_us = loop_now_us();
 	s->lost_us = 0;
 	s->reopen_wait_ms = s->reopen_at_us = 0;
-	set_size(s, a->cols, a->rows);
+	session_size_is(s, a->cols, a->rows);
 	if (!same && !s->refill)
 		session_save(s);
 	if (s->feed.ready && !s->refill)
 		session_enter(s, SESSION_OPEN, NULL);
 	check_replayed(s);
 	session_changed(s);
+	session_owner_tell(s);
 	if (s->refill)
 		return;
 	if (s->closing) {
@@ -144,8 +155,12 @@ static void on_attached(void *arg, const struct tunnel_attached *a)
 static void on_output(void *arg, uint64_t offset, const uint8_t *data, size_t size)
 {
 	struct session *s = arg;
-	if (s->tunnel_over)
-		return;
+	if (!s->tunnel_over)
+		session_take_output(s, offset, data, size);
+}
+
+void session_take_output(struct session *s, uint64_t offset, const uint8_t *data, size_t size)
+{
 	uint64_t head = journal_head(s->journal);
 	metric_add(METRIC_OUTPUT_BYTES, (int64_t)size);
 	if (offset > head) {
@@ -176,27 +191,31 @@ static void on_output(void *arg, uint64_t offset, const uint8_t *data, size_t si
 	check_replayed(s);
 	session_changed(s);
 	session_flow_check(s);
-	if (s->refill && journal_head(s->journal) >= s->end)
+	if (s->refill && !s->mirror && journal_head(s->journal) >= s->end)
 		give_up(s, NULL, NULL);
 }
 
 static void on_resized(void *arg, uint64_t offset, uint16_t cols, uint16_t rows)
 {
 	struct session *s = arg;
-	if (s->tunnel_over)
-		return;
+	if (!s->tunnel_over)
+		session_resized_at(s, offset, cols, rows);
+}
+
+void session_resized_at(struct session *s, uint64_t offset, uint16_t cols, uint16_t rows)
+{
 	if (offset > journal_head(s->journal))
 		restart_journal(s, offset, cols, rows);
 	else
 		journal_resize(s->journal, cols, rows);
-	set_size(s, cols, rows);
+	session_size_is(s, cols, rows);
 	session_changed(s);
 }
 
 /* A size that the provider set: this tunnel does not tell. */
 void session_resized(struct session *s, uint16_t cols, uint16_t rows)
 {
-	on_resized(s, journal_head(s->journal), cols, rows);
+	session_resized_at(s, journal_head(s->journal), cols, rows);
 }
 
 static void on_input_done(void *arg, uint64_t request, enum pty2_verdict verdict, uint64_t expected)
@@ -220,6 +239,7 @@ void session_end_refill(struct session *s)
 	s->feed.final = true;
 	s->feed.ready = true;
 	session_changed(s);
+	session_owner_tell(s);
 }
 
 static void on_exited(void *arg, uint64_t end, enum pty2_exit_kind kind, unsigned value)
@@ -240,7 +260,9 @@ static void on_exited(void *arg, uint64_t end, enum pty2_exit_kind kind, unsigne
 
 static void on_retry(uv_timer_t *timer)
 {
-	session_connect(timer->data);
+	struct session *s = timer->data;
+	if (!s->stopping)
+		session_connect(s);
 }
 
 /* The far end is gone for good. */
@@ -259,12 +281,17 @@ void session_end_lost(struct session *s, const char *slug, const char *text)
 static uint64_t patience_us(const struct session *s)
 {
 	const struct config *cfg = s->app->config;
+	if (s->adopted_us != 0 && s->machine != 0 && s->attached_us < s->adopted_us)
+		return ELSEWHERE_US;
 	return s->opened || s->restored ? cfg->reconnect_s * UINT64_C(1000000)
 					: (uint64_t)cfg->open_timeout_ms * 1000;
 }
 
 static void end_in_vain(struct session *s, const char *text)
 {
+	if (s->adopted_us != 0 && s->machine != 0 && s->attached_us < s->adopted_us)
+		text = "its replica is gone, and its agent does not answer here: a local session "
+		       "belongs to its machine";
 	session_end_lost(s, s->opened || s->restored ? "tunnel-lost" : "tunnel-failed", text);
 }
 
@@ -304,7 +331,7 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 	log_info("tunnel ended", "session=%s kind=%d text=\"%s\"", s->id, (int)end,
 		 log_safe(safe, sizeof(safe), text));
 	session_drop_tunnel(s, false);
-	if (s->stopping)
+	if (s->stopping || s->mirror)
 		return;
 	if (s->refill && end == TUNNEL_LOST && s->attempts < REFILL_ATTEMPTS) {
 		s->attempts++;
@@ -346,7 +373,10 @@ static void on_tunnel_ended(void *arg, enum tunnel_end end, uint64_t fence, cons
 		break;
 	case TUNNEL_FENCED:
 		log_warn("session taken over", "session=%s fence=%" PRIu64, s->id, fence);
-		session_end(s, "lost", text, PTY2_EXIT_UNKNOWN, 0);
+		if (s->app->store_ops->shared)
+			session_outnumbered(s, fence);
+		else
+			session_end(s, "lost", text, PTY2_EXIT_UNKNOWN, 0);
 		break;
 	}
 }
@@ -369,8 +399,14 @@ void session_connect(struct session *s)
 		session_timer(s, &s->retry_timer, on_retry, 1);
 		return;
 	}
-	if (s->tunnel != NULL || (session_is_ended(s) && !s->refill))
-		return; /* it is being tried already, or not wanted any more */
+	if (s->tunnel != NULL)
+		return; /* it is being tried already */
+	if (s->mirror) {
+		session_mirror_connect(s);
+		return;
+	}
+	if (session_is_ended(s) && !s->refill)
+		return; /* not wanted any more */
 	s->connect_us = loop_now_us();
 	s->transport = tunnel_find(s->endpoint.transport);
 	if (s->transport == NULL) {
@@ -459,14 +495,14 @@ void session_drop_tunnel(struct session *s, bool leave)
 
 bool session_is_used(const struct session *s, uint64_t now_us)
 {
-	return s->viewers.first != NULL || s->inputs != NULL ||
+	return s->viewers.first != NULL || s->inputs != NULL || session_watched_elsewhere(s) ||
 	       now_us < s->used_us + s->app->config->detach_s * UINT64_C(1000000);
 }
 
 /* Only where the far end keeps the shell, and what it says, without us. */
 void session_sleep_check(struct session *s, uint64_t now_us)
 {
-	if (s->provider == NULL || s->provider->keep_alive == NULL || !s->attached ||
+	if (s->provider == NULL || s->provider->keep_alive == NULL || !s->attached || s->mirror ||
 	    s->state != SESSION_OPEN || !s->transport->keeps || s->closing ||
 	    session_is_used(s, now_us))
 		return;
@@ -482,7 +518,7 @@ void session_check_tunnel(struct session *s, uint64_t now_us)
 	uint64_t mute_us = s->app->config->open_timeout_ms * UINT64_C(1000);
 	if (mute_us > MUTE_US)
 		mute_us = MUTE_US;
-	if (s->tunnel == NULL || s->tunnel_over || s->attached || s->refill ||
+	if (s->tunnel == NULL || s->tunnel_over || s->attached || s->refill || s->mirror ||
 	    now_us < s->connect_us + mute_us)
 		return;
 	if (!session_is_ended(s) && s->lost_us != 0 && now_us - s->lost_us > patience_us(s)) {

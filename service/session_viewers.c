@@ -10,6 +10,7 @@
 #include "service/metrics.h"
 #include "service/registry.h"
 #include "service/session_private.h"
+#include "store/store.h"
 
 #define RING_SPARE_BYTES \
 	(256u << 10) /* of the agent's ring: at least so much may come for whoever keeps up */
@@ -18,6 +19,7 @@
 #define HOLD_FACTOR \
 	3 /* a pass may take a quarter of the time: no new one for three times its length */
 #define SHRUNK_BYTES JOURNAL_CHUNK_BYTES /* what an idle session keeps when memory is short */
+#define SAVE_OFFSET_US 5000000           /* how old the offset in a shared store may be */
 #define IDLE_OUTPUT_US 10000000          /* no output for that long: its journal may shrink */
 
 static struct session *of_host(struct viewer_host *host)
@@ -36,6 +38,19 @@ static void update_fastest(struct session *s)
 		if (offset != 0 && offset < s->slowest)
 			s->slowest = offset;
 	}
+	session_owner_positions(s, &s->fastest, &s->slowest);
+}
+
+void session_viewers_moved(struct session *s)
+{
+	update_fastest(s);
+	session_flow_check(s);
+}
+
+/* Here, or at a mirror. */
+static bool is_watched(const struct session *s)
+{
+	return s->viewers.first != NULL || session_watched_elsewhere(s);
 }
 
 /* The far end keeps what it was not told that we have. We say so once the viewers have it, too: if this
@@ -50,7 +65,7 @@ static void acknowledge(struct session *s)
 	uint64_t head = journal_head(s->journal);
 	uint64_t ring = s->app->config->agent_ring_bytes;
 	uint64_t slack = ring > RING_SPARE_BYTES ? ring - RING_SPARE_BYTES : 0;
-	uint64_t offset = s->viewers.first == NULL || s->slowest > head ? head : s->slowest;
+	uint64_t offset = s->slowest > head || !is_watched(s) ? head : s->slowest;
 	if (head > slack && offset < head - slack)
 		offset = head - slack;
 	s->transport->acknowledge(s->tunnel, offset);
@@ -103,7 +118,10 @@ static void on_flush_timer(uv_timer_t *timer)
 void session_changed(struct session *s)
 {
 	s->feed.version++;
-	atomic_store_explicit(&s->card_head, journal_head(s->journal), memory_order_relaxed);
+	if (!s->mirror) /* else it is the owner's */
+		atomic_store_explicit(&s->card_head, journal_head(s->journal),
+				      memory_order_relaxed);
+	session_owner_changed(s);
 	if (s->viewers.first == NULL)
 		return;
 	if (s->in_pass) {
@@ -139,8 +157,7 @@ static void on_gone(struct viewer_host *host, struct viewer *v)
 	session_release_viewer(s);
 	s->idle_us = s->used_us = loop_now_us();
 	if (s->viewers.first == NULL) { /* else the next pass finds who is the fastest now */
-		s->fastest = 0;
-		session_flow_check(s);
+		session_viewers_moved(s);
 		session_retire_step(s);
 	}
 }
@@ -169,7 +186,7 @@ static void on_input(struct viewer_host *host, const struct input *in)
 
 static void on_resize(struct viewer_host *host, uint16_t cols, uint16_t rows)
 {
-	session_resize_now(of_host(host), cols, rows);
+	session_resize_add(of_host(host), cols, rows, NULL, NULL);
 }
 
 static void on_signal(struct viewer_host *host, int number, reply_fn *done, void *arg)
@@ -196,7 +213,7 @@ static bool awaits_viewers(struct session *s)
 {
 	if (s->await_until_us == 0)
 		return false;
-	if (s->viewers.first != NULL || loop_now_us() >= s->await_until_us)
+	if (is_watched(s) || loop_now_us() >= s->await_until_us)
 		s->await_until_us = 0;
 	return s->await_until_us != 0 &&
 	       journal_head(s->journal) > s->replay_end + AWAIT_SLACK_BYTES;
@@ -204,9 +221,12 @@ static bool awaits_viewers(struct session *s)
 
 void session_flow_check(struct session *s)
 {
-	acknowledge(s);
+	if (s->mirror)
+		session_mirror_report(s);
+	else
+		acknowledge(s);
 	uint64_t head = journal_head(s->journal);
-	bool behind = s->feed.ready && s->viewers.first != NULL && s->fastest < head &&
+	bool behind = s->feed.ready && is_watched(s) && s->fastest < head &&
 		      head - s->fastest > s->app->config->journal_bytes / 2;
 	bool awaits = awaits_viewers(s);
 	if (s->paused_enough && (!behind || s->fastest > s->stall_offset))
@@ -247,10 +267,13 @@ static void check_limits(struct session *s, uint64_t now_us)
 		journal_shrink(s->journal, SHRUNK_BYTES);
 		session_changed(s);
 	}
-	if (s->unsaved)
+	bool moved = s->app->store_ops->shared && !s->mirror && !session_is_ended(s) &&
+		     journal_head(s->journal) != s->saved_offset &&
+		     now_us > s->saved_us + SAVE_OFFSET_US;
+	if (s->unsaved || moved)
 		session_save(s);
-	bool expires = !session_is_ended(s) && !s->closing && s->idle_timeout_s > 0 &&
-		       s->viewers.count == 0 && idle_us > s->idle_timeout_s * UINT64_C(1000000);
+	bool expires = !session_is_ended(s) && !s->mirror && !s->closing && s->idle_timeout_s > 0 &&
+		       !is_watched(s) && idle_us > s->idle_timeout_s * UINT64_C(1000000);
 	if (expires && !session_look_in(s, now_us))
 		session_hang_up(s, "expired");
 }
@@ -263,16 +286,26 @@ static void on_second(struct loop_second *second, uint64_t now_us, int64_t wall_
 		next = viewer_next(v);
 		viewer_tick(v, now_us, wall_ms);
 	}
+	session_sync_wake(s, 0, now_us);
+	if (s->stopping)
+		return;
+	if (s->arrivals != NULL)
+		session_arrivals_admit(s);
 	check_limits(s, now_us);
+	if (s->mirror) {
+		session_mirror_second(s, now_us);
+		return;
+	}
 	session_check_tunnel(s, now_us);
+	session_owner_second(s, now_us);
 	if (s->want_cols != 0 && s->attached && s->transport->readdressed)
 		session_ask_resize(s);
 	session_keep_alive(s, now_us);
 	session_sleep_check(s, now_us);
+	session_lease_check(s);
 	if (s->await_until_us != 0)
 		session_flow_check(s);
-	if (session_is_ended(s) && !s->stopping &&
-	    wall_ms - s->ended_ms > s->app->config->forget_s * INT64_C(1000))
+	if (session_is_ended(s) && now_us > s->forget_us)
 		registry_forget(s->app->registry, s);
 }
 

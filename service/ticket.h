@@ -1,5 +1,5 @@
-/* ticket.h -- the tickets that are alive: random names for a role on one session, kept as hashes in
- * memory. They end with the process; their owner makes new ones. Thread: any. */
+/* ticket.h -- tickets as texts: a role on one session for a time, signed, so that every replica that has the key can
+ * judge one without asking. Which single-use ones are spent is spent.h's, or the store's. Thread: any. */
 #pragma once
 
 #include <stdbool.h>
@@ -7,22 +7,24 @@
 #include <stdint.h>
 
 #include "service/auth.h"
+#include "service/signed_text.h"
 
-struct ticket_table;
+#define TICKET_NONCE_BYTES 12
 
-/* max: tickets alive at once. */
-int ticket_table_create(unsigned max, struct ticket_table **ret);
-void ticket_table_destroy(struct ticket_table *t); /* NULL is allowed */
+struct ticket {
+	enum role role; /* VIEW or WRITE */
+	bool reusable;
+	int64_t expires_ms; /* Unix time */
+	int64_t until_ms;   /* what it opens ends then: with its maker's credential; 0: never */
+	uint8_t nonce[TICKET_NONCE_BYTES]; /* random: tells it from all others */
+	char subject[SUBJECT_BYTES];
+};
 
-/* Makes a ticket good for ttl_ms: what it grants is grant's subject, role, session and expires_ms.
- * Returns 0; -EAGAIN when max are alive; -ENOMEM. */
-int ticket_add(struct ticket_table *t, const struct principal *grant, int64_t ttl_ms, bool reusable,
-	       char ret[TICKET_CHARS + 1]);
+/* "t1.ROLE.USE.EXPIRES.UNTIL.NONCE.SUBJECT.MAC": USE is "once" or "many", NONCE and SUBJECT are base64url. Returns its
+ * length. */
+size_t ticket_write(const uint8_t key[SIGNED_TEXT_KEY_BYTES], const char *session,
+		    const struct ticket *t, char ret[TICKET_BYTES]);
 
-/* Looks a ticket up for session. Returns true and what it grants; by_ticket: it is single use. */
-bool ticket_find(struct ticket_table *t, const char *ticket, const char *session,
-		 struct principal *ret);
-
-/* The same, and a single-use one is spent: of many callers at once one gets it. */
-bool ticket_use(struct ticket_table *t, const char *ticket, const char *session,
-		struct principal *ret);
+/* False: not one that was written with this key for this session. Whether it has expired is not looked at. */
+bool ticket_read(const uint8_t key[SIGNED_TEXT_KEY_BYTES], const char *session, const char *text,
+		 struct ticket *ret);

@@ -3,6 +3,7 @@
 #include "service/tools.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,9 +86,11 @@ int tool_open(struct tool_bench *b, bool make, int argc, char **argv)
 	b->providers.names = b->config->providers;
 	b->app.config = b->config;
 	b->app.providers = &b->providers;
-	b->app.store_ops = &store_sqlite;
+	bool redis = strncmp(b->config->store, "redis:", 6) == 0;
+	b->app.store_ops = redis ? &store_redis : &store_sqlite;
 	const char *location = b->config->store + strcspn(b->config->store, ":") + 1;
-	if (!make && access(location, F_OK) != 0)
+	signal(SIGPIPE, SIG_IGN); /* a Redis that goes away; of stdout tool_flushed() tells */
+	if (!redis && !make && access(location, F_OK) != 0)
 		error_set(&err, -errno, "--store: %.100s: %s", location, strerror(errno));
 	else if (b->app.store_ops->open_tool(location, &b->app.store, &err) == 0)
 		return 0;

@@ -126,6 +126,57 @@ static int reseal_session(void *arg, const struct store_session *record)
 	return r->rc;
 }
 
+#define PAGE 200
+
+struct page {
+	struct store_session records[PAGE]; /* owned */
+	size_t count;
+};
+
+static int note_session(void *arg, const struct store_session *record)
+{
+	struct page *page = arg;
+	int rc = store_session_copy(record, &page->records[page->count]);
+	page->count += rc == 0;
+	return rc;
+}
+
+/* A store that replicas share loads nothing; it lists, and may not be used meanwhile. */
+static void reseal_listed_sessions(struct resealing *r)
+{
+	const struct app *app = r->app;
+	struct page *page = calloc(1, sizeof(*page));
+	if (page == NULL) {
+		r->rc = error_set(&r->err, -ENOMEM, "no memory");
+		return;
+	}
+	char after[65] = "";
+	bool more = true;
+	while (r->rc == 0 && more) {
+		page->count = 0;
+		r->rc = app->store_ops->list_sessions(app->store, NULL, NULL, after, PAGE,
+						      note_session, page, &r->err);
+		more = page->count == PAGE;
+		for (size_t i = 0; i < page->count; i++) {
+			struct store_session *record = &page->records[i];
+			memcpy(after, record->id, sizeof(after));
+			if (r->rc == 0)
+				reseal_session(r, record);
+			store_session_fini(record);
+		}
+	}
+	free(page);
+}
+
+static void reseal_sessions(struct resealing *r)
+{
+	const struct app *app = r->app;
+	if (app->store_ops->shared)
+		reseal_listed_sessions(r);
+	else
+		r->rc = app->store_ops->load_sessions(app->store, reseal_session, r, &r->err);
+}
+
 static void print_resealed(const char *kind, struct resealing *r)
 {
 	printf("%s: %u rewritten, %u already new, %u unreadable\n", kind, r->rewritten, r->newest,
@@ -157,7 +208,7 @@ int tool_reseal(int argc, char **argv)
 	bool bad = r.unreadable > 0;
 	if (r.rc == 0) {
 		print_resealed("sandboxes", &r);
-		r.rc = b.app.store_ops->load_sessions(b.app.store, reseal_session, &r, &r.err);
+		reseal_sessions(&r);
 	}
 	bad = bad || r.unreadable > 0;
 	if (r.rc == 0)

@@ -14,6 +14,7 @@ void store_session_fini(struct store_session *record)
 	free(record->endpoint);
 	free(record->target);
 	free(record->ended_json);
+	free(record->steps);
 	memset(record, 0, sizeof(*record));
 }
 
@@ -27,11 +28,12 @@ int store_session_copy(const struct store_session *from, struct store_session *r
 {
 	struct store_session copy = *from;
 	copy.subject = copy.sandbox = copy.provider = NULL;
-	copy.params = copy.endpoint = copy.target = copy.ended_json = NULL;
+	copy.params = copy.endpoint = copy.target = copy.ended_json = copy.steps = NULL;
 	if (!copy_text(from->subject, &copy.subject) || !copy_text(from->sandbox, &copy.sandbox) ||
 	    !copy_text(from->provider, &copy.provider) || !copy_text(from->params, &copy.params) ||
 	    !copy_text(from->endpoint, &copy.endpoint) || !copy_text(from->target, &copy.target) ||
-	    !copy_text(from->ended_json, &copy.ended_json)) {
+	    !copy_text(from->ended_json, &copy.ended_json) ||
+	    !copy_text(from->steps, &copy.steps)) {
 		store_session_fini(&copy);
 		return -ENOMEM;
 	}

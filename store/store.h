@@ -1,5 +1,5 @@
 /* store.h -- records that outlive the process: sessions, and the service's own keys. Output is
- * never stored. One implementation a file (sqlite.c; redis.c comes later), one conformance suite
+ * never stored. One implementation a file (sqlite.c, redis.c), one conformance suite
  * (tests/unit/store/) over all. */
 #pragma once
 
@@ -27,6 +27,15 @@ struct store_session {
 	bool ended;
 	char *ended_json; /* the "ended" member of the API's session object; NULL while alive */
 	int64_t ended_ms;
+	/* Of stores that replicas share; others do not keep them. */
+	uint64_t
+		owner; /* the replica that has its tunnel; 0: nobody. fence is the owner's number */
+	uint64_t birth;  /* random: tells this creation of the id from others */
+	uint64_t host;   /* a shell that only one machine can reach: which; 0: any can */
+	uint64_t offset; /* of the journal's head, some seconds ago */
+	char state[16];  /* name of its state */
+	char *steps;     /* JSON of what was done to open it, or NULL */
+	bool closing;    /* somebody asked for its end: the id may be used again */
 };
 
 void store_session_fini(struct store_session *record);
@@ -83,7 +92,9 @@ struct store_ops {
 	 * never be stored. Thread: any. */
 	int (*put_session)(struct store *s, const struct store_session *record,
 			   void (*done)(void *arg, int status), void *arg);
-	int (*delete_session)(struct store *s, const char *id);
+	/* birth and fence: of the record that is meant; only shared stores look at them. done as for put_session. */
+	int (*delete_session)(struct store *s, const char *id, uint64_t birth, uint64_t fence,
+			      void (*done)(void *arg, int status), void *arg);
 
 	/* A value kept for the service itself ("cookie-key"): read and created at the start.
 	 * Blocks. If it is not there it becomes the size random bytes at value; else value receives
@@ -121,6 +132,52 @@ struct store_ops {
 
 	/* False from a write that failed to the next that succeeds; for readiness. Thread: any. */
 	bool (*healthy)(struct store *s);
+
+	/* --- stores that replicas share --- */
+
+	bool shared; /* false: the rest is NULL, and put_session, delete_session look at no number */
+
+	/* In a shared store put_session and delete_session change nothing when the record that is there has another
+	 * birth or a higher fence: done gets -ESTALE. One that is gone is written anew, and an index entry that is
+	 * missing too. Records of ended sessions end by themselves some time after their owner should have
+	 * forgotten them.
+	 *
+	 * These block, at most 2 s. -EHOSTUNREACH: the store cannot be asked now. -ENOSPC: it is full. */
+
+	/* -ENOENT: there is none, for sure. -EHOSTUNREACH also while records may be missing that their owners are
+	 * about to write again. *ret is the caller's. */
+	int (*get_session)(struct store *s, const char *id, struct store_session *ret,
+			   struct error *err);
+	/* Makes the record, with the fence that it sets in it. -EEXIST: there is one that is alive, or another
+	 * subject's; it is in *known (the caller's). One that has ended, or is closing, of the same subject is
+	 * replaced, and fence is above its. */
+	int (*create_session)(struct store *s, struct store_session *record,
+			      struct store_session *known, struct error *err);
+	/* As list_sandboxes. state NULL: any. */
+	int (*list_sessions)(struct store *s, const char *subject, const char *state,
+			     const char *after, size_t limit,
+			     int (*each)(void *arg, const struct store_session *record), void *arg,
+			     struct error *err);
+	/* How many of subject's are alive; exact only up to limit. */
+	int (*count_sessions)(struct store *s, const char *subject, size_t limit, size_t *ret,
+			      struct error *err);
+	/* Makes me the owner, with number fence, of a session that has still that owner and a number below fence:
+	 * 0 and *ret as it is then (the caller's); -ESTALE; -ENOENT. */
+	int (*take_session)(struct store *s, const char *id, uint64_t owner, uint64_t me,
+			    uint64_t fence, struct store_session *ret, struct error *err);
+	/* Calls each for the sessions whose owner gives no sign of life, ended ones too; the record has id, owner,
+	 * fence, birth, host, ended, state only. Cheap when nobody died since the last time; thorough looks at all. each
+	 * must not use the store; returns 0 to go on. */
+	int (*orphans)(struct store *s, bool thorough,
+		       int (*each)(void *arg, const struct store_session *record), void *arg,
+		       struct error *err);
+	/* 0 for the first caller with that name within ttl_ms; -EEXIST for all others: single-use tickets. */
+	int (*spend)(struct store *s, const char *name, unsigned ttl_ms, struct error *err);
+	/* Gives a value of get_or_put back that the store may have lost. 0: it is there, as it was or again; -EEXIST:
+	 * another one is, and stays. */
+	int (*keep)(struct store *s, const char *name, const void *value, size_t size,
+		    struct error *err);
 };
 
 extern const struct store_ops store_sqlite;
+extern const struct store_ops store_redis;

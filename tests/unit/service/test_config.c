@@ -325,13 +325,35 @@ static void knows_its_providers_and_what_they_need(void **state)
 		"--tunnel-url=ws://box/\r\nHost: x");
 }
 
-static void takes_a_sqlite_store_only(void **state)
+static void takes_a_file_or_a_redis_with_a_key_pair_as_store(void **state)
 {
 	(void)state;
-	REFUSED("--store: sqlite:PATH as in sqlite:ptycast.db", "--store=sqlite:");
-	REFUSED("--store: sqlite:PATH as in sqlite:ptycast.db",
+#define STORES "--store: sqlite:PATH as in sqlite:ptycast.db, or redis://HOST:PORT"
+	REFUSED(STORES, "--store=sqlite:");
+	REFUSED(STORES, "--store=postgres://:password@localhost");
+	REFUSED("--store must not be empty: sqlite:PATH or "
+		"redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]",
+		"--store=");
+	REFUSED("--store redis://... needs --private-key, the same at all that share it: ptycast "
+		"keygen makes one",
 		"--store=redis://:password@localhost");
-	REFUSED("--store must not be empty: sqlite:PATH", "--store=");
+	static const char *const bad[] = { "redis:", "redis:password@localhost",
+					   "redis://:password@", "redis://:password@localhost/x",
+					   "redis://password@localhost" };
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct config *c = NULL;
+		struct error err = { 0 };
+		assert_int_equal(LOAD(&c, &err, "--private-key=" HEX64, "--store", bad[i]),
+				 -EINVAL);
+		assert_memory_equal(err.text, "--store: redis: ", 16);
+		assert_null(strstr(err.text, "password@localhost"));
+	}
+	struct config *c = NULL;
+	assert_int_equal(LOAD(&c, NULL, "--private-key=" HEX64,
+			      "--store=redis://me:password@[::1]:6380/2"),
+			 0);
+	assert_string_equal(c->store, "redis://me:password@[::1]:6380/2");
+	config_destroy(c);
 }
 
 static void takes_exact_origins_and_plain_host_names(void **state)
@@ -366,10 +388,13 @@ static void overwrites_secrets_in_argv(void **state)
 	char first[] = "--api-keys=12345678=alice";
 	char flag[] = "--jwt-secret", second[] = "0123456789abcdef";
 	char third[] = "--tunnel-token=old", fourth[] = "--tunnel-token=new";
+	char fifth[] = "--store=redis://:x@h", sixth[] = "--private-key=" HEX64;
 	char plain[] = "--ping-s=5";
-	char *argv[] = { first, flag, second, third, fourth, plain, NULL };
+	char *argv[] = { first, flag, second, third, fourth, fifth, sixth, plain, NULL };
 	struct config *c = NULL;
-	assert_int_equal(config_load(6, argv, no_env, &c, NULL), 0);
+	assert_int_equal(config_load(8, argv, no_env, &c, NULL), 0);
+	assert_string_equal(fifth, "--store=************");
+	assert_null(strpbrk(sixth + 14, "0123456789"));
 	assert_string_equal(first, "--api-keys=**************");
 	assert_string_equal(flag, "--jwt-secret");
 	assert_string_equal(second, "****************");
@@ -416,7 +441,7 @@ int main(void)
 		cmocka_unit_test(refuses_api_keys_without_repeating_them),
 		cmocka_unit_test(refuses_short_secrets_and_half_a_key_pair),
 		cmocka_unit_test(knows_its_providers_and_what_they_need),
-		cmocka_unit_test(takes_a_sqlite_store_only),
+		cmocka_unit_test(takes_a_file_or_a_redis_with_a_key_pair_as_store),
 		cmocka_unit_test(takes_exact_origins_and_plain_host_names),
 		cmocka_unit_test(overwrites_secrets_in_argv),
 		cmocka_unit_test(help_names_flag_variable_default_and_range),

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,8 @@
 #include <cmocka.h>
 
 #include "store/store.h"
+#include "tests/unit/redis_server.h"
+#include "tests/unit/store/waiter.h"
 
 /* An implementation, and an empty place for it. */
 struct target {
@@ -44,6 +47,35 @@ static int remove_sqlite_place(void **state)
 	return system(command);
 }
 
+/* --- one Redis for all, empty for each --- */
+
+static struct redis_server *redis;
+static struct target redis_target = { .ops = &store_redis };
+
+static int start_redis(void **state)
+{
+	(void)state;
+	signal(SIGPIPE, SIG_IGN);
+	redis = redis_server_start(NULL);
+	snprintf(redis_target.location, sizeof(redis_target.location), "%s",
+		 redis_server_location(redis));
+	return 0;
+}
+
+static int stop_redis(void **state)
+{
+	(void)state;
+	redis_server_stop(redis);
+	return 0;
+}
+
+static int make_redis_place(void **state)
+{
+	redis_server_do(redis, "FLUSHALL");
+	*state = &redis_target;
+	return 0;
+}
+
 /* --- helpers --- */
 
 static struct store *open_store(const struct target *t)
@@ -56,48 +88,18 @@ static struct store *open_store(const struct target *t)
 	return s;
 }
 
-/* Waits for a number of done callbacks. */
-struct waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	int done, failed;
-};
-
-#define WAITER_INIT                                                                    \
-	{                                                                              \
-		.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER \
-	}
-
-static void note_done(void *arg, int status)
-{
-	struct waiter *w = arg;
-	pthread_mutex_lock(&w->lock);
-	w->done++;
-	w->failed += status != 0;
-	pthread_cond_signal(&w->changed);
-	pthread_mutex_unlock(&w->lock);
-}
-
+/* All of them with success. */
 static void wait_done(struct waiter *w, int count)
 {
-	struct timespec deadline;
-	clock_gettime(CLOCK_REALTIME, &deadline);
-	deadline.tv_sec += 20;
-	pthread_mutex_lock(&w->lock);
-	while (w->done < count)
-		if (pthread_cond_timedwait(&w->changed, &w->lock, &deadline) != 0)
-			break;
-	int done = w->done, failed = w->failed;
-	pthread_mutex_unlock(&w->lock);
-	assert_int_equal(done, count);
-	assert_int_equal(failed, 0);
+	assert_true(waiter_wait(w, count));
+	assert_int_equal(w->failed, 0);
 }
 
 static void put_and_wait(const struct target *t, struct store *s,
 			 const struct store_session *record)
 {
 	struct waiter w = WAITER_INIT;
-	assert_int_equal(t->ops->put_session(s, record, note_done, &w), 0);
+	assert_int_equal(t->ops->put_session(s, record, waiter_note, &w), 0);
 	wait_done(&w, 1);
 }
 
@@ -122,14 +124,27 @@ static int keep(void *arg, const struct store_session *record)
 	return store_session_copy(record, &l->all[l->count++]);
 }
 
+static int by_age(const void *a, const void *b)
+{
+	const struct store_session *x = a, *y = b;
+	return x->created_ms != y->created_ms ? (x->created_ms < y->created_ms ? -1 : 1)
+					      : strcmp(x->id, y->id);
+}
+
 /* All records, oldest first. */
 static struct loaded *load(const struct target *t, struct store *s)
 {
 	static struct loaded l;
 	while (l.count > 0)
 		store_session_fini(&l.all[--l.count]);
-	if (s != NULL)
+	if (s != NULL && t->ops->shared) { /* loads none, but lists */
+		assert_int_equal(t->ops->list_sessions(s, NULL, NULL, NULL, LOADED_MAX, keep, &l,
+						       NULL),
+				 0);
+		qsort(l.all, (size_t)l.count, sizeof(l.all[0]), by_age);
+	} else if (s != NULL) {
 		assert_int_equal(t->ops->load_sessions(s, keep, &l, NULL), 0);
+	}
 	return &l;
 }
 
@@ -161,6 +176,17 @@ static void assert_same(const struct store_session *a, const struct store_sessio
 	assert_true(a->ended_ms == b->ended_ms);
 }
 
+/* What only stores that replicas share keep. */
+static void assert_same_owner(const struct store_session *a, const struct store_session *b)
+{
+	assert_true(a->owner == b->owner);
+	assert_true(a->birth == b->birth);
+	assert_true(a->host == b->host);
+	assert_true(a->offset == b->offset);
+	assert_string_equal(a->state, b->state);
+	assert_int_equal(a->closing, b->closing);
+}
+
 static const struct store_session full_record = {
 	.id = "a_session-with_the_longest-id_of_64_characters_xxxxxxxxxxxxxxxxx",
 	.subject = (char[]){ "did:plc:zo\xc3\xab" },
@@ -179,6 +205,12 @@ static const struct store_session full_record = {
 	.ended = true,
 	.ended_json = (char[]){ "{\"reason\":\"exited\",\"exit_code\":0}" },
 	.ended_ms = INT64_C(1795401918701),
+	.owner = UINT64_MAX - 2,
+	.birth = UINT64_C(0xfedcba9876543210),
+	.host = 1,
+	.offset = (UINT64_C(1) << 63) + 1,
+	.state = "ended",
+	.closing = true,
 };
 
 /* --- the suite --- */
@@ -200,6 +232,8 @@ static void keeps_every_field_of_a_record(void **state)
 	struct loaded *l = load(t, s);
 	assert_int_equal(l->count, 1);
 	assert_same(&l->all[0], &full_record);
+	if (t->ops->shared)
+		assert_same_owner(&l->all[0], &full_record);
 	t->ops->close(s);
 }
 
@@ -222,6 +256,8 @@ static void a_second_put_replaces_the_whole_record(void **state)
 	struct store *s = open_store(t);
 	put_and_wait(t, s, &full_record);
 	struct store_session record = named(full_record.id, 7);
+	record.birth = full_record.birth;
+	record.fence = full_record.fence;
 	put_and_wait(t, s, &record);
 	struct loaded *l = load(t, s);
 	assert_int_equal(l->count, 1);
@@ -237,7 +273,7 @@ static void copies_the_record_that_is_put(void **state)
 	for (int i = 0; i < 100; i++) {
 		struct store_session record = named("s1", i);
 		record.subject = strdup("alice");
-		assert_int_equal(t->ops->put_session(s, &record, note_done, &w), 0);
+		assert_int_equal(t->ops->put_session(s, &record, waiter_note, &w), 0);
 		memset(record.subject, 'x', 5);
 		store_session_fini(&record);
 	}
@@ -277,9 +313,11 @@ static void carries_writes_of_one_session_out_in_order(void **state)
 	for (int i = 0; i < 1000; i++) {
 		struct store_session record = named(i % 2 == 0 ? "even" : "odd", i);
 		record.fence = (uint64_t)i;
-		assert_int_equal(t->ops->put_session(s, &record, note_done, &w), 0);
+		assert_int_equal(t->ops->put_session(s, &record, waiter_note, &w), 0);
 		if (i % 7 == 0)
-			assert_int_equal(t->ops->delete_session(s, "even"), 0);
+			assert_int_equal(t->ops->delete_session(s, "even", 0, (uint64_t)i, NULL,
+								NULL),
+					 0);
 	}
 	wait_done(&w, 1000); /* each exactly once, also those that the next one replaced */
 	struct loaded *l = load(t, s);
@@ -295,8 +333,8 @@ static void deletes_what_is_there_and_minds_not_what_is_not(void **state)
 	struct store *s = open_store(t);
 	struct store_session first = named("s1", 1), second = named("s2", 2);
 	put_and_wait(t, s, &first);
-	assert_int_equal(t->ops->delete_session(s, "s1"), 0);
-	assert_int_equal(t->ops->delete_session(s, "nobody"), 0);
+	assert_int_equal(t->ops->delete_session(s, "s1", 0, 0, NULL, NULL), 0);
+	assert_int_equal(t->ops->delete_session(s, "nobody", 0, 0, NULL, NULL), 0);
 	put_and_wait(t, s, &second);
 	struct loaded *l = load(t, s);
 	assert_int_equal(l->count, 1);
@@ -357,7 +395,7 @@ static int write_it_back(void *arg, const struct store_session *record)
 	copy.fence++;
 	uint8_t value[4] = { 0 };
 	assert_int_equal(b->target->ops->get_or_put(b->store, "x", value, sizeof(value), NULL), 0);
-	return b->target->ops->put_session(b->store, &copy, note_done, &b->waiter);
+	return b->target->ops->put_session(b->store, &copy, waiter_note, &b->waiter);
 }
 
 static void the_store_may_be_used_while_it_is_loaded(void **state)
@@ -372,6 +410,18 @@ static void the_store_may_be_used_while_it_is_loaded(void **state)
 	wait_done(&b.waiter, 3);
 	assert_true(load(t, b.store)->all[2].fence == 1);
 	t->ops->close(b.store);
+}
+
+/* A replica takes what nobody has. */
+static void there_is_nothing_to_load(void **state)
+{
+	const struct target *t = *state;
+	struct store *s = open_store(t);
+	put_and_wait(t, s, &full_record);
+	struct loaded l = { .count = 0 };
+	assert_int_equal(t->ops->load_sessions(s, keep, &l, NULL), 0);
+	assert_int_equal(l.count, 0);
+	t->ops->close(s);
 }
 
 static void a_value_is_made_once_and_stays(void **state)
@@ -444,8 +494,8 @@ static void says_when_its_queue_is_full(void **state)
 		assert_int_equal(t->ops->put_session(s, &record, NULL, NULL), 0);
 	}
 	struct waiter w = WAITER_INIT;
-	assert_int_equal(t->ops->put_session(s, &record, note_done, &w), -EAGAIN);
-	assert_int_equal(t->ops->delete_session(s, "s1"), -EAGAIN);
+	assert_int_equal(t->ops->put_session(s, &record, waiter_note, &w), -EAGAIN);
+	assert_int_equal(t->ops->delete_session(s, "s1", 0, 0, NULL, NULL), -EAGAIN);
 
 	pthread_mutex_lock(&g.lock);
 	g.open = true;
@@ -470,7 +520,7 @@ static void *write_many(void *arg)
 		char id[16];
 		snprintf(id, sizeof(id), "w%d-%d", number % WRITERS, i % 50);
 		struct store_session record = named(id, i);
-		while (b->target->ops->put_session(b->store, &record, note_done, &b->waiter) != 0)
+		while (b->target->ops->put_session(b->store, &record, waiter_note, &b->waiter) != 0)
 			;
 	}
 	return NULL;
@@ -800,38 +850,53 @@ static void a_copy_shares_nothing_with_its_record(void **state)
 	store_session_fini(&copy); /* twice is allowed */
 }
 
+/* Of what every store must do. */
+#define SUITE(TEST)                                                       \
+	TEST(a_new_store_holds_nothing)                                   \
+	TEST(keeps_every_field_of_a_record)                               \
+	TEST(tells_an_empty_text_from_none)                               \
+	TEST(a_second_put_replaces_the_whole_record)                      \
+	TEST(copies_the_record_that_is_put)                               \
+	TEST(carries_writes_of_one_session_out_in_order)                  \
+	TEST(deletes_what_is_there_and_minds_not_what_is_not)             \
+	TEST(close_waits_for_all_that_is_queued)                          \
+	TEST(a_value_is_made_once_and_stays)                              \
+	TEST(a_value_of_another_size_is_refused)                          \
+	TEST(says_when_its_queue_is_full)                                 \
+	TEST(takes_writes_of_many_threads)                                \
+	TEST(keeps_every_field_of_a_sandbox_also_when_it_is_opened_again) \
+	TEST(a_sandbox_that_is_not_there_is_told)                         \
+	TEST(an_id_is_given_once)                                         \
+	TEST(an_update_is_of_the_revision_that_was_read)                  \
+	TEST(lists_a_subjects_sandboxes_by_id)                            \
+	TEST(loses_no_change_of_many_threads_and_processes)               \
+	TEST(a_tool_and_the_service_see_each_others_changes)              \
+	TEST(a_session_is_resealed_only_as_it_was_seen)
+
 int main(void)
 {
 #define OVER_SQLITE(test) \
-	cmocka_unit_test_setup_teardown(test, make_sqlite_place, remove_sqlite_place)
+	cmocka_unit_test_setup_teardown(test, make_sqlite_place, remove_sqlite_place),
+#define OVER_REDIS(test) cmocka_unit_test_setup(test, make_redis_place),
+	/* clang-format off */
 	const struct CMUnitTest over_sqlite[] = {
-		OVER_SQLITE(a_new_store_holds_nothing),
-		OVER_SQLITE(keeps_every_field_of_a_record),
-		OVER_SQLITE(tells_an_empty_text_from_none),
-		OVER_SQLITE(a_second_put_replaces_the_whole_record),
-		OVER_SQLITE(copies_the_record_that_is_put),
-		OVER_SQLITE(loads_the_oldest_first),
-		OVER_SQLITE(carries_writes_of_one_session_out_in_order),
-		OVER_SQLITE(deletes_what_is_there_and_minds_not_what_is_not),
-		OVER_SQLITE(close_waits_for_all_that_is_queued),
-		OVER_SQLITE(loading_stops_when_told),
-		OVER_SQLITE(the_store_may_be_used_while_it_is_loaded),
-		OVER_SQLITE(a_value_is_made_once_and_stays),
-		OVER_SQLITE(a_value_of_another_size_is_refused),
-		OVER_SQLITE(says_when_its_queue_is_full),
-		OVER_SQLITE(takes_writes_of_many_threads),
-		OVER_SQLITE(keeps_every_field_of_a_sandbox_also_when_it_is_opened_again),
-		OVER_SQLITE(a_sandbox_that_is_not_there_is_told),
-		OVER_SQLITE(an_id_is_given_once),
-		OVER_SQLITE(an_update_is_of_the_revision_that_was_read),
-		OVER_SQLITE(lists_a_subjects_sandboxes_by_id),
-		OVER_SQLITE(loses_no_change_of_many_threads_and_processes),
-		OVER_SQLITE(a_tool_and_the_service_see_each_others_changes),
-		OVER_SQLITE(a_session_is_resealed_only_as_it_was_seen),
+		SUITE(OVER_SQLITE)
+		OVER_SQLITE(loads_the_oldest_first)
+		OVER_SQLITE(loading_stops_when_told)
+		OVER_SQLITE(the_store_may_be_used_while_it_is_loaded)
+	};
+	const struct CMUnitTest over_redis[] = {
+		SUITE(OVER_REDIS)
+		OVER_REDIS(there_is_nothing_to_load)
+	};
+	/* clang-format on */
+	const struct CMUnitTest of_records[] = {
 		cmocka_unit_test(a_copy_of_a_sandbox_shares_nothing_with_it),
 		cmocka_unit_test(a_copy_shares_nothing_with_its_record),
 	};
-	int failed = cmocka_run_group_tests_name("sqlite", over_sqlite, NULL, NULL);
+	int failed = cmocka_run_group_tests_name("sqlite", over_sqlite, NULL, NULL) +
+		     cmocka_run_group_tests_name("redis", over_redis, start_redis, stop_redis) +
+		     cmocka_run_group_tests_name("records", of_records, NULL, NULL);
 	load(NULL, NULL);
 	return failed;
 }
