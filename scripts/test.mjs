@@ -1,6 +1,6 @@
 // test.mjs [SUITE...]: builds and runs test suites, goes on to the end, and closes with the line
-// "N passed, N failed" (", N skipped" may follow). A suite is unit:FLAVOUR, e2e:FLAVOUR, clang or
-// fuzz; without any: all. Whole logs are in build/log/; only what failed is printed.
+// "N passed, N failed" (", N skipped" may follow). A suite is unit:FLAVOUR, e2e:FLAVOUR, chaos:release,
+// clang or fuzz; without any: all. Whole logs are in build/log/; only what failed is printed.
 //
 // T=TEXT runs only the unit programs, e2e files and fuzz targets whose path contains TEXT,
 // N=PATTERN only the e2e tests of that name.
@@ -213,7 +213,14 @@ async function fuzz(result) {
   });
 }
 
-const all = ['unit:release', 'e2e:release', 'unit:asan', 'e2e:asan', 'unit:tsan', 'e2e:tsan', 'clang', 'fuzz'];
+// The short form of `make test-chaos`.
+async function chaos(flavour, result) {
+  const { ok, output } = await run([process.execPath, 'tests/chaos/main.mjs', '--seconds', '60'], { env: envOf(flavour) });
+  result[ok ? 'passed' : 'failed'] = 1;
+  result.output = output;
+}
+
+const all = ['unit:release', 'e2e:release', 'chaos:release', 'unit:asan', 'e2e:asan', 'unit:tsan', 'e2e:tsan', 'clang', 'fuzz'];
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : all;
 mkdirSync('build/log', { recursive: true });
 
@@ -222,6 +229,7 @@ for (const name of wanted) {
   const targets = {
     unit: ['agents', ...(T ? unitPrograms(flavour) : ['unit-programs'])], // some run the agent
     e2e: ['programs', 'tool-programs'],
+    chaos: ['programs', 'tool-programs'],
     clang: ['everything'],
     fuzz: ['fuzz-programs'],
   }[kind];
@@ -230,6 +238,7 @@ for (const name of wanted) {
     takeReports(buildDirOf(flavour));
     if (kind === 'unit') await unit(flavour, result);
     else if (kind === 'e2e') await e2e(flavour, result);
+    else if (kind === 'chaos') await chaos(flavour, result);
     else await fuzz(result);
     const reports = takeReports(buildDirOf(flavour));
     if (reports) {

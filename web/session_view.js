@@ -2,6 +2,7 @@
 // and its state. The page around it (main.js) shows what this reports.
 import { InputQueue } from './input_queue.js';
 import { OutputCursor } from './output_cursor.js';
+import { ReplayMark } from './replay_mark.js';
 import { SessionLink } from './session_link.js';
 import { TerminalScreen } from './terminal.js';
 
@@ -20,9 +21,7 @@ export class SessionView {
   #link;
   #input;
   #cursor = new OutputCursor();
-  #replayUntil = null; // offset: output before it is a replay
-  #streamStarts = false; // the next state event is the first of its stream
-  #answersAll;
+  #replay;
   #paused = false;
   #size = null; // {cols, rows} of the session, as last told
   #resizeTimer = null;
@@ -46,7 +45,7 @@ export class SessionView {
     this.#api = api;
     this.#id = id;
     this.#on = on;
-    this.#answersAll = created;
+    this.#replay = new ReplayMark(created);
     this.#status.readOnly = role === 'view';
     this.#screen = new TerminalScreen(parent, {
       input: (bytes) => this.#typed(bytes),
@@ -148,7 +147,7 @@ export class SessionView {
   }
 
   #linkStatus(link) {
-    if (link === 'live') this.#streamStarts = true;
+    if (link === 'live') this.#replay.streamBegins();
     // After its exit a stream closes, and asks once more: that is no trouble.
     if (this.#status.ended) return;
     this.#update({ link });
@@ -159,14 +158,15 @@ export class SessionView {
 
   #output(bytes, end, epoch) {
     if (epoch !== null && this.#cursor.epoch === null) this.#cursor.epoch = epoch;
+    this.#replay.outputGoesOn();
     const fresh = this.#cursor.take(bytes, end);
     if (fresh === null) {
       this.#link.retry(); // bytes between are missing: ask for them
       return;
     }
     const start = end - fresh.length;
-    if (this.#replayUntil !== null && end >= this.#replayUntil) {
-      const cut = Math.max(0, this.#replayUntil - start);
+    if (this.#replay.until !== null && end >= this.#replay.until) {
+      const cut = Math.max(0, this.#replay.until - start);
       this.#screen.write(fresh.subarray(0, cut));
       this.#endReplay();
       this.#screen.write(fresh.subarray(cut));
@@ -186,7 +186,7 @@ export class SessionView {
   }
 
   #endReplay() {
-    this.#replayUntil = null;
+    this.#replay.end();
     this.#screen.setReplaying(false);
   }
 
@@ -197,34 +197,31 @@ export class SessionView {
     else if (name === 'exit') this.#exit(data);
   }
 
-  #state({ state, epoch, offset, cols, rows, step, reason }) {
-    if (this.#streamStarts) this.#streamBegins(epoch, offset, cols, rows);
+  #state(event) {
+    const { state, epoch, step, reason } = event;
+    if (this.#replay.isOpen) this.#streamBegins(event);
+    if (this.#cursor.epoch === null) this.#cursor.epoch = epoch;
     if (this.#status.ended) return;
     this.#update({ state, step, reason });
     if (state === 'open') this.windowResized();
   }
 
-  #streamBegins(epoch, head, cols, rows) {
-    this.#streamStarts = false;
-    // Resize events come at their place, but the first of them may have left the ring.
-    if (this.#cursor.offset === null) this.#resized(cols, rows);
-    const seen = this.#cursor.epoch === epoch ? this.#cursor.offset : 0;
-    if (this.#cursor.epoch === null) this.#cursor.epoch = epoch;
-    if (this.#answersAll) {
-      this.#answersAll = false;
-    } else if (head > (seen ?? 0)) {
-      this.#replayUntil = head;
-      this.#screen.setReplaying(true);
-    } else if (this.#replayUntil !== null) {
-      this.#endReplay();
-    }
+  #streamBegins(event) {
+    const { cols, rows } = event;
+    // Resize events come at their place, but the first of them may have left the ring. No size at all comes from a
+    // replica that cannot ask for this session now.
+    if (this.#cursor.offset === null && cols !== undefined) this.#resized(cols, rows);
+    const before = this.#replay.until;
+    this.#replay.told(event, this.#cursor);
+    if (this.#replay.until !== before) this.#screen.setReplaying(this.#replay.until !== null);
   }
 
   #reset({ reason, offset }, at) {
     if (at) this.#cursor.reset(at.epoch, at.offset);
     else this.#cursor.reset(this.#cursor.epoch, offset);
+    this.#replay.outputGoesOn();
     this.#screen.reset();
-    if (this.#replayUntil !== null && this.#cursor.offset >= this.#replayUntil) this.#endReplay();
+    if (this.#replay.until !== null && this.#cursor.offset >= this.#replay.until) this.#endReplay();
     if (reason === 'gap') this.#on.skipped();
   }
 

@@ -132,6 +132,8 @@ test('makes tickets for one session, one role, one use', async () => {
   (await nobody.post(`/sessions?ticket=${ticket}`, { json: { sandbox: 'local' } })).is(401);
   (await nobody.post(`${shell.path}/tickets?ticket=${ticket}`, { json: { role: 'write' } })).is(401);
   (await nobody.delete(`${shell.path}?ticket=${ticket}`)).is(401);
+  for (const forged of [`${ticket}x`, ticket.slice(1), ticket.replace('view', 'write'), ticket.replace('once', 'many')])
+    (await nobody.get(`${shell.path}?ticket=${forged}`)).isProblem(401, 'unauthorized');
   const first = await EventStream.open(nobody, shell.id, { ticket });
   assert.equal(first.status, 200);
   shell.assert(0, (await first.to(64)).bytes);
@@ -297,21 +299,37 @@ test('does not outlive the token that made it', async () => {
   assert.ok(Date.parse(expires_at) <= Date.now() + 21_000);
 });
 
-test('limits tickets, and failures of one address', async (t) => {
+test('spends no more tickets than it can remember, and limits failures of one address', async (t) => {
   const small = await t.start({ args: ['--max-tickets', '3', '--unauthorized-per-minute', '5'] });
   const client = small.client();
+  const nobody = small.client(null);
   const shell = await PatternShell.create(client, 'lines');
   const tickets = [];
-  for (let i = 0; i < 3; i++) tickets.push(await client.ticket(shell.id));
-  (await client.post(`${shell.path}/tickets`, { json: { role: 'view' } })).isProblem(503, 'busy');
-  const stream = await EventStream.open(small.client(null), shell.id, { ticket: tickets[0] });
-  stream.close(); // one is spent
-  await client.ticket(shell.id);
+  for (let i = 0; i < 4; i++) tickets.push(await client.ticket(shell.id)); // made without a limit
+  for (const ticket of tickets.slice(0, 3)) (await nobody.get(`${shell.path}?ticket=${ticket}`)).is(200);
+  for (let i = 0; i < 2; i++) {
+    const full = (await nobody.get(`${shell.path}?ticket=${tickets[3]}`)).isProblem(503, 'busy');
+    assert.ok(Number(full.headers['retry-after']) > 0);
+  }
+  (await nobody.get(`${shell.path}/stream?ticket=${tickets[3]}`)).isProblem(503, 'busy');
+  (await nobody.get(`${shell.path}?ticket=${tickets[0]}`)).isProblem(401, 'unauthorized');
+  const reusable = await client.ticket(shell.id, { role: 'view', reusable: true });
+  for (let i = 0; i < 4; i++) (await nobody.get(`${shell.path}?ticket=${reusable}`)).is(200);
   const answers = [];
   for (let i = 0; i < 12; i++) answers.push(await small.client(`guess-${i}`).get('/sessions'));
   assert.deepEqual(new Set(answers.map((a) => a.status)), new Set([401, 429]));
   answers.at(-1).isProblem(429, 'rate-limit');
   (await small.client(null).get('/healthz')).is(200);
+});
+
+test('takes no ticket of a process before it', async (t) => {
+  const own = await t.start();
+  const shell = await PatternShell.create(own.client(), 'lines');
+  const path = `${shell.path}?ticket=${await own.client().ticket(shell.id, { role: 'view', reusable: true })}`;
+  (await own.client(null).get(path)).is(200);
+  await own.kill();
+  await own.restart();
+  (await own.client(null).get(path)).isProblem(401, 'unauthorized');
 });
 
 test('makes a key when none is configured, and says it on stdout alone', async (t) => {

@@ -1,30 +1,13 @@
 // tools.test.mjs -- ptycast keygen, seal, import and reseal, beside a service and without one: above all that keys can be
 // changed, and that nothing secret is said on the way.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { program, scaled } from './lib/flavour.mjs';
+import { scaled } from './lib/flavour.mjs';
 import { makePair, open, seal } from './lib/sealing.mjs';
 import { keys, test } from './lib/service.mjs';
-import { within } from './lib/wait.mjs';
+import { run } from './lib/tool.mjs';
 
 const SECRET = 'ak_secret-0123456789abcdef-LAST';
-
-/** Runs ptycast in dir; resolves to {status, out, err}. */
-function run(dir, args, { input = '', env = {} } = {}) {
-  const clean = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^PTYCAST_/.test(name)));
-  const child = spawn(program('ptycast'), args, { cwd: dir, env: { ...clean, ...env } });
-  const result = { out: '', err: '' };
-  child.stdout.on('data', (data) => (result.out += data));
-  child.stderr.on('data', (data) => (result.err += data));
-  child.stdin.on('error', () => {}); // it need not read
-  child.stdin.end(input);
-  const end = new Promise((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (status) => resolve({ ...result, status }));
-  });
-  return within(end, `end of ptycast ${args[0]}`);
-}
 
 function folder(t) {
   const dir = mkdtempSync('/tmp/ptc-');

@@ -127,3 +127,47 @@ test('a page that missed more than is kept is told so, and shows what there is',
   assert.deepEqual(lines, Array.from({ length: lines.length }, (_, i) => `line ${50_000 - lines.length + 1 + i}`));
   await page.page.locator('#notice').getByText('Some output was skipped').waitFor();
 });
+
+// A stream of a replica that cannot ask the shared store: no size, and it ends. The browser comes again by itself.
+const NOT_NOW = 'retry: 50\n\nevent: state\n' +
+  'data: {"state":"reconnecting","reason":"the store cannot be asked for it now","epoch":null,"offset":null}\n\n';
+
+function notNowGate() {
+  const gate = {
+    refusing: true,
+    refusals: 0,
+    before: (page) =>
+      page.route('**/stream?**', (route) => {
+        if (!gate.refusing) return route.continue();
+        gate.refusals++;
+        return route.fulfill({ status: 200, contentType: 'text/event-stream', body: NOT_NOW });
+      }),
+  };
+  return gate;
+}
+
+test('a session that cannot be asked for now is shown as soon as it can', async (t) => {
+  const service = await t.start();
+  const gate = notNowGate();
+  // What is there already asks the terminal something. Nobody waits for that answer any more.
+  const command = ['/bin/sh', '-c', 'stty -echo; printf "before\\033[c\\n"; read -r line; echo "<$line>"; exec cat'];
+  const { id } = await service.client().createOpen({ sandbox: 'local', command });
+  const page = await TerminalPage.open(t, service, { fragment: `key=${keys.admin}&session=${id}`, before: gate.before });
+  await until(() => gate.refusals >= 3, 'three refusals');
+  await page.state('Reconnecting');
+  gate.refusing = false;
+  await page.shows(/^before$/m);
+  await page.state('Open');
+  await page.type('typed\n');
+  await page.shows(/^<typed>$/m);
+});
+
+test('a page whose new session cannot be asked for now is the one that answers it', async (t) => {
+  const service = await t.start();
+  const gate = notNowGate();
+  const page = await TerminalPage.open(t, service, { fragment: `key=${keys.admin}`, before: gate.before });
+  await page.openTerminal(`exec bash -c 'stty -echo; printf "\\033[c"; IFS= read -r -d c answer; echo "answered \${answer:1}"; exec cat'`);
+  await until(() => gate.refusals >= 3, 'three refusals');
+  gate.refusing = false;
+  await page.shows(/^answered \[\?[0-9;]+$/m);
+});

@@ -9,6 +9,7 @@ const { ApiError } = await import('../../web/api.js');
 const { backoffMs } = await import('../../web/backoff.js');
 const { InputQueue } = await import('../../web/input_queue.js');
 const { OutputCursor, parseId } = await import('../../web/output_cursor.js');
+const { ReplayMark } = await import('../../web/replay_mark.js');
 const { describeAge, describeEnd, describeStatus } = await import('../../web/session_words.js');
 
 const bytes = (text) => new TextEncoder().encode(text);
@@ -43,6 +44,64 @@ test('an id is EPOCH:OFFSET and nothing else', () => {
   assert.deepEqual(parseId('3f9c5a0e77b1d204:4096'), { epoch: '3f9c5a0e77b1d204', offset: 4096 });
   for (const bad of ['', null, undefined, '3f9c5a0e77b1d204', '3f9c5a0e77b1d204:', ':1', '3F9C5A0E77B1D204:1', 'x:1'])
     assert.equal(parseId(bad), null);
+});
+
+const EPOCH = '00000000000000aa';
+const open = (offset, epoch = EPOCH) => ({ state: 'open', epoch, offset, cols: 80, rows: 24 });
+// What a replica says of a session that it cannot ask for: without a size.
+const notNow = { state: 'reconnecting', reason: 'the store cannot be asked for it now', epoch: null, offset: null };
+
+function marked(answersAll, cursor, ...events) {
+  const mark = new ReplayMark(answersAll);
+  for (const event of events) {
+    mark.streamBegins();
+    mark.told(event, cursor);
+  }
+  return mark;
+}
+
+test('output that was there before this page came is a replay, unless the page opened the session', () => {
+  const cursor = new OutputCursor();
+  assert.equal(marked(false, cursor, open(100)).until, 100);
+  assert.equal(marked(false, cursor, open(0)).until, null);
+  assert.equal(marked(true, cursor, open(100)).until, null);
+  cursor.reset(EPOCH, 60);
+  assert.equal(marked(false, cursor, open(100)).until, 100);
+  assert.equal(marked(false, cursor, open(60)).until, null);
+  assert.equal(marked(false, cursor, open(50, '00000000000000bb')).until, 50, 'of another epoch nothing was seen');
+  // Only what was missed meanwhile is one for the page that opened it.
+  assert.equal(marked(true, cursor, open(60), open(100)).until, 100);
+});
+
+test('a state that knows nothing of the session changes nothing: the next one counts', () => {
+  const cursor = new OutputCursor();
+  const mark = marked(true, cursor, notNow, notNow);
+  assert.deepEqual([mark.isOpen, mark.until], [true, null]);
+  mark.told(open(100), cursor);
+  assert.deepEqual([mark.isOpen, mark.until], [false, null], 'it is still the page that opened it');
+  assert.equal(marked(false, cursor, notNow, open(100)).until, 100);
+  // A replay that was cut goes on.
+  cursor.reset(EPOCH, 30);
+  const cut = marked(false, cursor, open(100), notNow);
+  assert.equal(cut.until, 100);
+  cut.told(open(120), cursor);
+  assert.equal(cut.until, 120);
+});
+
+test('the head may be told after the first state, and no later than the output', () => {
+  const cursor = new OutputCursor();
+  const unknown = { ...open(null), state: 'reconnecting' };
+  const told = marked(false, cursor, unknown);
+  told.told(open(100), cursor);
+  assert.equal(told.until, 100);
+  const never = marked(false, cursor, unknown);
+  never.outputGoesOn();
+  never.told(open(100), cursor);
+  assert.equal(never.until, null);
+  // A shell that is only made now has said nothing yet.
+  const made = marked(false, cursor, { state: 'provisioning', epoch: null, offset: null, cols: 80, rows: 24 });
+  made.told(open(100), cursor);
+  assert.deepEqual([made.isOpen, made.until], [false, null]);
 });
 
 // A far end that is answered by hand, and an agent behind it that drops repeats.

@@ -129,13 +129,16 @@ export function holdEvent(name, data, format) {
   check(`/components/schemas/${schema}`, data, `event ${name}`);
 }
 
-const ptyEventSchemas = { output: 'OutputTextEvent', exit: 'PtyExitEvent', error: 'PtyErrorEvent' };
+const ptyEventSchemas = { output: 'OutputTextEvent', exit: 'PtyExitEvent', error: 'PtyErrorEvent', state: 'StateEvent' };
 
 /** The same for a stream of /pty or /tty. */
 export function holdPtyEvent(name, data) {
   const schema = ptyEventSchemas[name];
   if (!schema) throw new ContractError(`there is no event "${name}" on /pty`);
   check(`/components/schemas/${schema}`, data, `event ${name}`);
+  // Sessions' states are not told there, only that the store cannot be asked for one: that has no size.
+  if (name === 'state' && data.cols !== undefined)
+    throw new ContractError(`a session's state on /pty: ${JSON.stringify(data)}`);
 }
 
 const messages = '/components/schemas/WsServerMessage/oneOf';

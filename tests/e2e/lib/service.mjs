@@ -102,7 +102,7 @@ const parse = (line) => {
 export class Service {
   /**
    * options: args (flags), env, providers, port (0), dir (kept from another one), keys (text for
-   * --api-keys; null for none).
+   * --api-keys; null for none), prefix (a command that runs it).
    */
   static async start(options = {}) {
     const service = new Service(options);
@@ -110,17 +110,17 @@ export class Service {
     return service;
   }
 
-  constructor({ args = [], env = {}, providers = 'local', port = 0, dir, keys: texts = apiKeys, listen } = {}) {
+  constructor({ args = [], env = {}, providers = 'local', port = 0, dir, keys: texts = apiKeys, listen, prefix = [] } = {}) {
     this.ownsDir = dir === undefined;
     this.dir = dir ?? mkdtempSync('/tmp/ptc-');
-    this.options = { args, env, providers, texts, listen };
+    this.options = { args, env, providers, texts, listen, prefix };
     this.port = port;
     this.clients = [];
     this.logs = ''; // of the processes before this one
   }
 
   async launch() {
-    const { args, env, providers, texts, listen } = this.options;
+    const { args, env, providers, texts, listen, prefix } = this.options;
     const flags = [
       'serve',
       '--listen',
@@ -141,7 +141,8 @@ export class Service {
       '120',
       ...args,
     ];
-    this.process = new Child(program('ptycast'), flags, {
+    const [file, ...more] = [...prefix, program('ptycast'), ...flags];
+    this.process = new Child(file, more, {
       env: { ...(texts && { PTYCAST_API_KEYS: texts }), ...env },
       dir: this.dir,
     });

@@ -3,9 +3,11 @@
 //   node tests/fakes/runloop/main.mjs [--port N] [--tls-port N] [--plain-port N] [--api-tls-port N]
 //       [--control-port N] [--host ADDRESS] [--key TEXT] [--latency-ms N] [--hold-ms N]
 //       [--boxes N] [--tunnel open|authenticated] [--record]
+//       [--name HOST --cert-file FILE --key-file FILE]
 //
-// Prints one line of JSON with its URLs, key and devboxes, and ends with SIGTERM or SIGINT. Its control
-// URL, on loopback, takes JSON:
+// Prints one line of JSON with its URLs, key and devboxes, and ends with SIGTERM or SIGINT. --host: where it
+// listens, 127.0.0.1 unless said otherwise; --name: what it is called by clients elsewhere. Its control URL
+// takes JSON:
 //
 //   GET  /stats                    {"counts": {...}, "leaks": [...], "failures": [...]}
 //   GET  /calls                    what came, with --record
@@ -24,12 +26,16 @@ const { values } = parseArgs({
   options: {
     port: text, 'tls-port': text, 'plain-port': text, 'api-tls-port': text, 'control-port': text, host: text,
     key: text, 'latency-ms': text, 'hold-ms': text, boxes: text, tunnel: text, record: { type: 'boolean' },
+    name: text, 'cert-file': text, 'key-file': text,
   },
 });
 const number = (name, otherwise) => (values[name] === undefined ? otherwise : Number(values[name]));
 
 const fake = await Runloop.start({
   host: values.host,
+  name: values.name,
+  certFile: values['cert-file'],
+  keyFile: values['key-file'],
   port: number('port', 0),
   tlsPort: number('tls-port', 0),
   plainPort: number('plain-port', 0),
@@ -77,7 +83,7 @@ const server = http.createServer(async (request, response) => {
     response.writeHead(500).end(String(error));
   }
 });
-await new Promise((resolve) => server.listen(number('control-port', 0), '127.0.0.1', resolve));
+await new Promise((resolve) => server.listen(number('control-port', 0), fake.host, resolve));
 
 const stop = async () => {
   server.close();
@@ -95,7 +101,7 @@ const { url, tlsUrl, key, caFile, tunnelTemplate, plainTunnelTemplate } = fake;
 console.log(
   JSON.stringify({
     url, tlsUrl, key, caFile, tunnelTemplate, plainTunnelTemplate,
-    control: `http://127.0.0.1:${server.address().port}`,
+    control: `http://${fake.names.plain}:${server.address().port}`,
     boxes: [...fake.boxes.values()].map(describe),
   }),
 );

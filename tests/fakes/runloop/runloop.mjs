@@ -47,7 +47,8 @@ export const CA_FILE = here('../../e2e/keys/ca.pem');
 export class Runloop {
   /**
    * options: key, latencyMs (of every API call), holdMs (the longest that the two wait_for_status hold;
-   * 30 s and 25 s are the real ones), host ('127.0.0.1'), port, tlsPort, plainPort, apiTlsPort (0: any),
+   * 30 s and 25 s are the real ones), host (the address it listens on: '127.0.0.1'), name (what clients elsewhere
+   * call it: its URLs name that, and so must certFile), port, tlsPort, plainPort, apiTlsPort (0: any),
    * record (true: calls are kept, not only counted), secondTunnel ('new', 'same', 'error': what another
    * enable_tunnel does), notRunningStatus (400: calls that need a running devbox), isolatePorts (a
    * tunnel reaches only ports that the box's own processes listen on, or that are in box.ports),
@@ -83,7 +84,7 @@ export class Runloop {
     this.evictionWatchers = new Set();
   }
 
-  async #listen({ port = 0, tlsPort = 0, plainPort = 0, apiTlsPort = 0, ptyTool, certFile, keyFile }) {
+  async #listen({ name, port = 0, tlsPort = 0, plainPort = 0, apiTlsPort = 0, ptyTool, certFile, keyFile }) {
     const identity = {
       cert: readFileSync(certFile ?? here('../../e2e/keys/server.pem')),
       key: readFileSync(keyFile ?? here('../../e2e/keys/server.key.pem')),
@@ -121,18 +122,19 @@ export class Runloop {
       plainPort,
     );
     this.ptyPort = await start(this.ptyService.server, '127.0.0.1', 0);
-    this.url = `http://127.0.0.1:${this.port}`;
-    this.tlsUrl = `https://localhost:${this.apiTlsPort}`; // the API too; HTTP/2 or HTTP/1.1
+    this.names = { plain: name ?? '127.0.0.1', tls: name ?? 'localhost' };
+    this.url = `http://${this.names.plain}:${this.port}`;
+    this.tlsUrl = `https://${this.names.tls}:${this.apiTlsPort}`; // the API too; HTTP/2 or HTTP/1.1
     this.caFile = CA_FILE;
     // For a client that is told how the URL of a tunnel is made.
-    this.tunnelTemplate = `wss://localhost:${this.tlsPort}/{port}-{tunnel_key}`;
-    this.plainTunnelTemplate = `ws://127.0.0.1:${this.plainPort}/{port}-{tunnel_key}`;
+    this.tunnelTemplate = `wss://${this.names.tls}:${this.tlsPort}/{port}-{tunnel_key}`;
+    this.plainTunnelTemplate = `ws://${this.names.plain}:${this.plainPort}/{port}-{tunnel_key}`;
   }
 
   /** URL of a port behind a tunnel (or a tunnel key), without a slash at its end; scheme: wss, https, ws, http. */
   tunnelUrl(tunnel, port, scheme = 'wss') {
     const secure = scheme === 'wss' || scheme === 'https';
-    const host = secure ? `localhost:${this.tlsPort}` : `127.0.0.1:${this.plainPort}`;
+    const host = secure ? `${this.names.tls}:${this.tlsPort}` : `${this.names.plain}:${this.plainPort}`;
     return `${scheme}://${host}/${port}-${tunnel.tunnel_key ?? tunnel}`;
   }
 
