@@ -4,6 +4,14 @@ import { until } from '../e2e/lib/wait.mjs';
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+// Every record names a replica that lives.
+const haveOwners = (cluster) =>
+  until(async () => {
+    const alive = cluster.replicas.filter((one) => one.isRunning && !one.isPaused).map(({ key }) => key);
+    const records = await Promise.all((await cluster.redis.keys('ptycast:session:*')).map((key) => cluster.redis.hash(key)));
+    return records.every(({ owner }) => owner === undefined || alive.includes(owner));
+  }, 'an owner of every session', 15_000);
+
 // run(cluster, random, replica) does it and heals it. on: a replica, or Redis, which is never done beside another one:
 // who dies while Redis is away can only be replaced when it is back.
 const faults = [
@@ -67,9 +75,13 @@ const faults = [
   {
     name: 'Redis emptied', on: 'redis', weight: 1,
     async run(cluster, random) {
+      await haveOwners(cluster); // else nobody is there to write some records again
       await cluster.redis.kill();
       await pause(random.between(0, 1500));
       await cluster.redis.restart({ empty: true });
+      await until(async () => (await cluster.redis.keys('ptycast:session:*')).length > 0, 'records', 15_000);
+      await pause(2000); // those that are busy write theirs last
+      await haveOwners(cluster);
     },
   },
   {

@@ -118,11 +118,14 @@ async function run(cluster) {
 
   const viewers = sessions.flatMap((session) => session.viewers);
   const sum = (list, value) => list.reduce((total, one) => total + value(one), 0);
+  const late = viewers.reduce((a, b) => (a.viewer.longestGapMs > b.viewer.longestGapMs ? a : b));
   const most = (list, value) => Math.round(Math.max(...list.map(value)));
   log(
     `${sum(Object.values(faults.count), (n) => n)} faults (${Object.entries(faults.count).map(([name, n]) => `${n} ${name}`).join(', ')}); ` +
       `${(sum(viewers, ({ judge }) => judge.seen.bytes) / 1e6).toFixed(0)} MB checked by ${viewers.length} viewers ` +
-      `on ${sum(viewers, ({ viewer }) => viewer.connections)} connections, at most ${most(viewers, ({ viewer }) => viewer.longestGapMs)} ms without a byte; ` +
+      `on ${sum(viewers, ({ viewer }) => viewer.connections)} connections, ` +
+      `at most ${Math.round(late.viewer.longestGapMs)} ms without a byte (${late.viewer.id} by ${late.where}, ` +
+      `until ${((late.viewer.longestGapEnd - start) / 1000).toFixed(1)} s); ` +
       `${sum(sessions, ({ typist }) => typist.seq)} messages typed, ${sum(sessions, ({ typist }) => typist.repeats)} repeats, ` +
       `at most ${most(sessions, ({ typist }) => typist.longestMs)} ms for one; ` +
       `${sum(passersby, ({ made }) => made)} short sessions, of which never began: ${passersby.flatMap((one) => one.failed).join(', ') || 'none'}`,

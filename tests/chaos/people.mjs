@@ -55,11 +55,12 @@ export class Watched {
     this.typist = new Typist(() => random.pick(cluster.replicas).as(), id, { timeout: 5000 });
   }
 
-  // Every second one stays with one replica, dead or alive; others go by the balancer.
+  // Every second one stays with one replica as long as that can be reached; others go by the balancer.
   #watch(i) {
     const fixed = i % 2 ? this.random.pick(this.cluster.replicas) : null;
     const judge = new Judge(this.seed);
-    const viewer = new Follower(() => (fixed ?? this.cluster.balancer).as(), this.id, {
+    const where = () => (fixed?.isRunning && !fixed.isPaused ? fixed : this.cluster.balancer);
+    const viewer = new Follower(() => where().as(), this.id, {
       take: (bytes, at) => judge.take(bytes, at),
       hangMs: HANG_MS,
       retryMs: 50,

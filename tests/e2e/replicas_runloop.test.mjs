@@ -46,6 +46,7 @@ describe('a session in a devbox', { concurrency: isSanitized ? 1 : 2 }, () => {
     await cluster.taken(shell.id, a, LONG_MS);
     await viewer.reached(shell.written, LONG_MS);
     assert.equal(viewer.connections, 1);
+    await viewer.close();
     assert.deepEqual([count(fake, box, 'upload'), agents(box)], [1, 1], 'one agent was started');
     // The other way round, by a replica that stops.
     await a.restart();

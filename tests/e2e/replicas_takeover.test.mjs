@@ -276,6 +276,54 @@ describe('another replica', { concurrency: isSanitized ? 1 : 4 }, () => {
     assert.deepEqual((await a.as().get(last.path)).json.ended.exit_code, 8);
   });
 
+  // DELETE until it is done; each answer comes in time.
+  const forget = async (replica, path) => {
+    await until(async () => (await replica.as().delete(path, { timeout: DEADLINE_MS })).status === 204, `DELETE ${path}`, LONG_MS);
+  };
+
+  // Also where the news did not come at once, and not by what somebody who was away has still to write.
+  async function isForgotten(cluster, { id, path }) {
+    for (const replica of cluster.replicas)
+      await until(async () => (await replica.as().get(path)).status === 404, `${id} is forgotten at ${replica.name}`);
+    const mark = await create(cluster, 0, { exit: 0 });
+    await mark.ended();
+    await until(async () => (await cluster.record(mark.id)).ended === '1', 'what was written is there');
+    assert.deepEqual(await cluster.record(id), {}, `${id} stays forgotten`);
+  }
+
+  test('forgets a session for good while the replica that had it is away', { timeout: LONG_MS * 2 }, async (t) => {
+    const cluster = await setUp(t, { replicas: 2 });
+    const [a, b] = cluster.replicas;
+    const ended = await create(cluster, 0, { id: 'ended', exit: 3 });
+    await ended.ended();
+    const alive = await create(cluster, 0, { id: 'alive' });
+    a.cutOff();
+    for (const shell of [ended, alive]) await cluster.taken(shell.id, a, LONG_MS);
+    await forget(b, ended.path);
+    await forget(b, alive.path); // it is closed
+    await until(async () => (await b.as().get(alive.path)).json.state === 'ended', 'its end');
+    await forget(b, alive.path);
+    a.rejoin();
+    await a.ready();
+    for (const shell of [ended, alive]) await isForgotten(cluster, shell);
+  });
+
+  test('answers in time who wants a session forgotten by a replica that is cut off', { timeout: LONG_MS * 2 }, async (t) => {
+    const cluster = await setUp(t, { replicas: 2 });
+    const [a] = cluster.replicas;
+    const shell = await create(cluster, 0, { id: 'ended', exit: 4 });
+    await shell.ended();
+    a.cutOff();
+    await cluster.taken(shell.id, a, LONG_MS);
+    // If it says that it is done, it is.
+    const { status, text } = await a.as().delete(shell.path, { timeout: DEADLINE_MS });
+    assert.ok([204, 503].includes(status), text);
+    a.rejoin();
+    await a.ready();
+    if (status !== 204) await forget(a, shell.path);
+    await isForgotten(cluster, shell);
+  });
+
   test('says by a reset that a terminal which replays nothing was attached anew', { timeout: LONG_MS * 2 }, async (t) => {
     const bus = await PtyTunnel.start();
     t.cleanup(() => bus.stop());

@@ -22,6 +22,7 @@ export class Follower {
     this.sizes = [];
     this.lastByteAt = performance.now();
     this.longestGapMs = 0; // between bytes, while they were expected
+    this.longestGapEnd = 0; // when it was over
     this.exit = null;
     this.finished = deferred();
     this.finished.promise.catch(() => {});
@@ -90,7 +91,10 @@ export class Follower {
   #output({ bytes, from, offset }) {
     assert.equal(from, this.offset, `output of ${this.id} goes on at ${this.offset}`);
     const now = performance.now();
-    if (!this.isQuiet) this.longestGapMs = Math.max(this.longestGapMs, now - this.lastByteAt);
+    if (!this.isQuiet && now - this.lastByteAt > this.longestGapMs) {
+      this.longestGapMs = now - this.lastByteAt;
+      this.longestGapEnd = now;
+    }
     this.lastByteAt = now;
     this.take(bytes, from);
     this.offset = offset;
