@@ -420,6 +420,23 @@ static void sync_session(struct request *r)
 	session_sync(r->session, watch, watch ? WATCH_MS : SYNC_MS, request_resume, r);
 }
 
+static bool needs_confirmation(const struct request *r)
+{
+	return r->app->store_ops->shared && r->session != NULL &&
+	       (r->route->flags & (ROUTE_FRESH | ROUTE_WATCH)) != 0 &&
+	       session_state(r->session) == SESSION_ENDED;
+}
+
+/* Thread: one that may block. */
+static bool confirm(struct request *r, struct reply *reply)
+{
+	*reply = reply_ok(200);
+	if (!registry_confirm(r->app->registry, r->session) || !needs_sync(r))
+		return true;
+	sync_session(r);
+	return false;
+}
+
 static bool look_up(struct request *r, struct reply *reply)
 {
 	*reply = reply_ok(200);
@@ -440,6 +457,14 @@ static bool look_up(struct request *r, struct reply *reply)
 
 static void go_on(struct request *r, const struct reply *reply)
 {
+	/* A mirror that proved to be of a session that is gone: its id may be another one's. */
+	if (reply->slug == NULL && r->look_up[0] == '\0' && session_is_dropped(r->session)) {
+		snprintf(r->look_up, sizeof(r->look_up), "%s", session_id(r->session));
+		session_unref(r->session);
+		r->session = NULL;
+		request_block(r, look_up, go_on);
+		return;
+	}
 	if (reply->slug != NULL)
 		request_answer_reply(r, reply);
 	else
@@ -450,6 +475,8 @@ void gate_pass(struct request *r)
 {
 	if (r->look_up[0] != '\0') {
 		request_block(r, look_up, go_on);
+	} else if (needs_confirmation(r)) {
+		request_block(r, confirm, go_on);
 	} else if (needs_sync(r)) {
 		request_wait(r, go_on);
 		sync_session(r);

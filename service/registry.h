@@ -38,6 +38,9 @@ bool registry_forget(struct registry *r, struct session *s);
  * or 503 and *problem: the store cannot be asked. Blocks. */
 unsigned registry_look_up(struct registry *r, const char *id, const char *subject,
 			  struct session **ret, struct reply *problem);
+/* An ended session's id may be another one's by now, and its last owner not know yet. False: it is, or is
+ * forgotten; the old one is out of here. Blocks. */
+bool registry_confirm(struct registry *r, struct session *s);
 /* Why the store could not do it, for the client. */
 struct reply registry_store_problem(int rc);
 /* We have just been made the owner of record's session. Thread: any. */

@@ -59,6 +59,7 @@ static void discard(struct session *replaced)
 {
 	if (replaced == NULL)
 		return;
+	session_set_dropped(replaced);
 	session_discard(replaced, false);
 	session_unref(replaced);
 }
@@ -320,4 +321,16 @@ void registry_rewrite(struct registry *r)
 		if (!session_is_mirror(r->sessions[i]))
 			session_rewrite(r->sessions[i]);
 	pthread_mutex_unlock(&r->lock);
+}
+
+bool registry_confirm(struct registry *r, struct session *s)
+{
+	struct store_session record = { 0 };
+	struct error err = { 0 };
+	int rc = r->app->store_ops->get_session(r->app->store, session_id(s), &record, &err);
+	bool is_other = rc == -ENOENT || (rc == 0 && record.birth != session_birth(s));
+	store_session_fini(&record);
+	if (is_other)
+		registry_drop(r, s);
+	return !is_other;
 }

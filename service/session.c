@@ -17,6 +17,8 @@
 #include "store/seal.h"
 #include "store/store.h"
 
+#define DELETE_WAIT_MS 3000
+
 /* ---- messages to the loop ---- */
 
 struct note {
@@ -164,28 +166,102 @@ void session_signal(struct session *s, int number, reply_fn *done, void *arg)
 	send_note(s, n, done, arg);
 }
 
+/* ---- the end of its record ---- */
+
+struct deleted_note {
+	struct message message;
+	struct session *session; /* a reference */
+	int status;
+};
+
+static void run_deleted(struct message *m, struct loop *l)
+{
+	struct deleted_note *n = (struct deleted_note *)m;
+	struct session *s = n->session;
+	struct reply reply = reply_ok(204);
+	(void)l;
+	s->deleting = false;
+	s->deleted = n->status != -ESTALE;
+	if (!s->deleted) {
+		reply = reply_problem(503, "not-delivered",
+				      "another replica has this session now: try again");
+		reply.retry_after_s = 1;
+	}
+	session_sync_answer(s, &reply);
+	if (s->deleted) {
+		session_owner_gone(s); /* after the answers: mirrors may wait for them */
+		registry_forget(s->app->registry, s);
+	} else {
+		session_step_down(s, "the store has a newer owner");
+	}
+	session_unref(s);
+	free(n);
+}
+
+/* Thread: the store's. */
+static void on_deleted(void *arg, int status)
+{
+	struct deleted_note *n = arg;
+	n->status = status;
+	loop_post_answer(n->session->loop, &n->message);
+}
+
+static int delete_and_tell(struct session *s)
+{
+	struct deleted_note *n = calloc(1, sizeof(*n));
+	if (n == NULL)
+		return -ENOMEM;
+	n->message.run = run_deleted;
+	n->session = session_ref(s);
+	int rc = s->app->store_ops->delete_session(s->app->store, s->id, s->birth, s->fence,
+						   on_deleted, n);
+	if (rc < 0) {
+		session_unref(s); /* the caller has another one */
+		free(n);
+	}
+	return rc;
+}
+
+/* It is forgotten, and nobody waits for it. */
+static void delete_record(struct session *s)
+{
+	if (s->deleted)
+		return;
+	session_owner_gone(s);
+	s->app->store_ops->delete_session(s->app->store, s->id, s->birth, s->fence, NULL, NULL);
+}
+
+/* Where replicas share the store an ended session is forgotten once no replica finds it any more: then who asked is
+ * answered. */
+static void forget_everywhere(struct session *s, reply_fn *done, void *arg)
+{
+	struct reply late = reply_problem(503, "not-delivered",
+					  "the store did not answer in time: try again");
+	late.retry_after_s = 1;
+	if (!s->deleting && delete_and_tell(s) < 0) {
+		done(arg, &late);
+		return;
+	}
+	s->deleting = true;
+	session_sync_wait(s, UINT64_MAX, false, DELETE_WAIT_MS, late, done, arg);
+}
+
 void session_close_add(struct session *s, bool forget, reply_fn *done, void *arg)
 {
 	struct reply reply = reply_ok(204);
-	bool ended = session_is_ended(s);
 	if (s->mirror || s->stopping) {
 		enum bus_call_kind kind = forget ? BUS_CALL_FORGET : BUS_CALL_CLOSE;
 		session_forward(s, &(struct bus_call){ .kind = kind }, done, arg);
-		return;
-	}
-	if (!ended) {
+	} else if (!session_is_ended(s)) {
 		session_hang_up(s, "closed");
 		session_save_then(s, done, arg); /* so that its id can be used again, anywhere */
-		return;
+	} else if (forget && s->app->store_ops->shared) {
+		forget_everywhere(s, done, arg);
+	} else {
+		if (forget)
+			registry_forget(s->app->registry, s);
+		done(arg, &reply);
 	}
-	if (forget && s->forget_done == NULL) {
-		s->forget_done = done;
-		s->forget_arg = arg;
-		if (registry_forget(s->app->registry, s))
-			return;
-		s->forget_done = NULL;
-	}
-	done(arg, &reply);
 }
 
 static void run_close(struct session *s, struct note *n)
@@ -442,61 +518,6 @@ void session_retire(struct session *s)
 		viewer_drain(v, retry_ms + randombytes_uniform(2 * retry_ms + 1));
 	}
 	session_retire_step(s);
-}
-
-struct deleted_note {
-	struct message message;
-	struct session *session; /* a reference */
-	int status;
-	reply_fn *done;
-	void *arg;
-};
-
-static void run_deleted(struct message *m, struct loop *l)
-{
-	struct deleted_note *n = (struct deleted_note *)m;
-	struct reply reply = reply_ok(204);
-	(void)l;
-	if (n->status == -ESTALE) {
-		reply = reply_problem(503, "not-delivered",
-				      "another replica has this session now: try again");
-		reply.retry_after_s = 1;
-	}
-	n->done(n->arg, &reply);
-	session_owner_gone(n->session); /* after the answer: it may be a mirror that waits for it */
-	session_unref(n->session);
-	free(n);
-}
-
-/* Thread: the store's. */
-static void on_deleted(void *arg, int status)
-{
-	struct deleted_note *n = arg;
-	n->status = status;
-	loop_post_answer(n->session->loop, &n->message);
-}
-
-/* Who asked for it is answered once no replica finds it any more. */
-static void delete_record(struct session *s)
-{
-	const struct store_ops *ops = s->app->store_ops;
-	reply_fn *done = s->forget_done;
-	struct deleted_note *n = done == NULL ? NULL : calloc(1, sizeof(*n));
-	s->forget_done = NULL;
-	if (done != NULL && n == NULL)
-		abort();
-	if (n != NULL)
-		*n = (struct deleted_note){ .message.run = run_deleted,
-					    .session = session_ref(s),
-					    .done = done,
-					    .arg = s->forget_arg };
-	bool waits = n != NULL && ops->shared && ops->healthy(s->app->store);
-	int rc = ops->delete_session(s->app->store, s->id, s->birth, s->fence,
-				     waits ? on_deleted : NULL, n);
-	if (n == NULL)
-		session_owner_gone(s);
-	else if (!waits || rc < 0)
-		run_deleted(&n->message, s->loop);
 }
 
 static void run_discard(struct session *s, struct note *n)

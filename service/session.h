@@ -82,6 +82,8 @@ bool session_same_params(const struct session *s, const char *params);
 bool session_params_are(const struct app *app, const char *stored, const char *params);
 bool session_is_mirror(const struct session *s); /* another replica has it */
 void session_touch(struct session *s);           /* somebody looked it up */
+void session_set_dropped(struct session *s);     /* it is out of the registry */
+bool session_is_dropped(const struct session *s);
 uint64_t session_touched_us(const struct session *s);
 uint64_t session_birth(const struct session *s);
 enum session_state session_state(struct session *s);

@@ -74,6 +74,16 @@ void session_touch(struct session *s)
 	atomic_store_explicit(&s->touched_us, loop_now_us(), memory_order_relaxed);
 }
 
+void session_set_dropped(struct session *s)
+{
+	atomic_store(&s->dropped, true);
+}
+
+bool session_is_dropped(const struct session *s)
+{
+	return atomic_load(&s->dropped);
+}
+
 uint64_t session_touched_us(const struct session *s)
 {
 	return atomic_load_explicit(&s->touched_us, memory_order_relaxed);
@@ -180,6 +190,7 @@ static struct session *session_alloc(struct app *app, const char *id, const char
 	s->inputs_end = &s->inputs;
 	s->fence = 1;
 	atomic_init(&s->mirror, false);
+	atomic_init(&s->dropped, false);
 	/* Late answers to an object of this id that was here before are not for this one. */
 	randombytes_buf(&s->next_request, sizeof(s->next_request));
 	s->next_request >>= 16;

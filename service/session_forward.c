@@ -44,7 +44,7 @@ void session_sync_wake(struct session *s, uint64_t synced, uint64_t now_us)
 	}
 }
 
-void session_sync_fail(struct session *s, const struct reply *reply)
+void session_sync_answer(struct session *s, const struct reply *reply)
 {
 	for (struct sync_waiter **at = &s->sync_waiters; *at != NULL;) {
 		struct sync_waiter *w = *at;

@@ -441,8 +441,12 @@ void session_owner_frame(struct session *s, const struct bus_frame *f)
 		session_superseded(s, &f->head);
 		return;
 	}
-	if (!same)
+	if (!same) {
+		/* It mirrors what had our id before: by our birth and number it sees that. */
+		if (f->head.type == BUS_REGISTER || f->head.type == BUS_CALL)
+			welcome(s, f->head.sender, 0);
 		return;
+	}
 	switch (f->head.type) {
 	case BUS_REGISTER:
 		take_registration(s, f);

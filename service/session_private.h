@@ -58,6 +58,8 @@ struct session {
 	uint64_t birth;   /* tells this creation of the id from others; at all replicas */
 	uint64_t machine; /* its shell can be reached on one machine only: which; 0: anywhere */
 
+	atomic_bool
+		dropped; /* out of the registry: who looks its id up finds another one, or none */
 	atomic_bool mirror;          /* another replica has its tunnel; written by the loop */
 	_Atomic uint64_t touched_us; /* when somebody looked it up last */
 	atomic_uint references;
@@ -133,9 +135,8 @@ struct session {
 	uint64_t lost_us;         /* since when there is no tunnel; 0 while it is attached */
 	uint64_t idle_us;         /* when it was used last */
 	int64_t ended_ms;
-	uint64_t forget_us;    /* ended: when it is forgotten */
-	reply_fn *forget_done; /* who asked for that; or NULL */
-	void *forget_arg;
+	uint64_t forget_us;            /* ended: when it is forgotten */
+	bool deleting, deleted;        /* its record, as somebody asked for */
 	char reason_text[160];         /* feed.reason points here */
 	char exit_text[128];           /* feed.exit_json points here */
 	uint16_t want_cols, want_rows; /* asked for while there was no tunnel; 0: nothing */
@@ -319,8 +320,8 @@ void session_forwards_end(struct session *s);
  * or after timeout_ms. */
 void session_sync_wait(struct session *s, uint64_t sync, bool told, unsigned timeout_ms,
 		       struct reply reply, reply_fn *done, void *arg);
-/* Those that wait for the store are answered otherwise. */
-void session_sync_fail(struct session *s, const struct reply *reply);
+/* Those that wait for the store are answered this. */
+void session_sync_answer(struct session *s, const struct reply *reply);
 void session_sync_wake(struct session *s, uint64_t synced, uint64_t now_us);
 void session_forwards_send(struct session *s, uint64_t now_us); /* those that are due */
 /* False: it was not one of these. */

@@ -394,6 +394,22 @@ static void use_endpoint(struct session *s, struct ask *a)
 	session_save(s);
 }
 
+/* Whoever takes the session over from here on finds the shell: so it is stored before there is one. */
+static void on_endpoint_stored(void *arg, const struct reply *reply)
+{
+	struct session *s = arg;
+	(void)reply; /* when the store is away it goes on without */
+	if (!session_is_ended(s) && !s->stopping && !s->mirror &&
+	    (s->state == SESSION_PROVISIONING || s->state == SESSION_CONNECTING)) {
+		s->lost_us = loop_now_us();
+		s->attempts = 0;
+		session_enter(s, SESSION_CONNECTING, NULL);
+		session_step(s, "connect", loop_wall_ms());
+		session_connect(s);
+	}
+	session_unref(s);
+}
+
 static void on_opened(struct session *s, struct ask *a)
 {
 	if (session_is_ended(s) || s->stopping) {
@@ -407,11 +423,7 @@ static void on_opened(struct session *s, struct ask *a)
 		return;
 	}
 	use_endpoint(s, a);
-	s->lost_us = loop_now_us();
-	s->attempts = 0;
-	session_enter(s, SESSION_CONNECTING, NULL);
-	session_step(s, "connect", loop_wall_ms());
-	session_connect(s);
+	session_save_then(s, on_endpoint_stored, session_ref(s));
 }
 
 /* The way that is being tried already. */

@@ -82,7 +82,7 @@ static void on_saved(struct message *m, struct loop *l)
 	struct saved_note *n = (struct saved_note *)m;
 	(void)l;
 	if (n->tells && n->stale)
-		session_sync_fail(n->session, &stale);
+		session_sync_answer(n->session, &stale);
 	else if (n->tells)
 		session_sync_wake(n->session, UINT64_MAX, loop_now_us());
 	if (n->stale && n->fence == n->session->fence)

@@ -105,15 +105,19 @@ const faults = [
 
 /** Goes on with faults until stop() was called; then what is under way is healed. */
 export class Trouble {
-  /** log(text) is told of each; fail(error) of what could not be healed. */
-  constructor(cluster, random, { log, fail }) {
-    Object.assign(this, { cluster, random, log, fail });
+  /**
+   * log(text) is told of each; fail(error) of what could not be healed. Between two it waits until bearable(): what one of
+   * them may cost, several in a row on the same replica may not.
+   */
+  constructor(cluster, random, { log, fail, bearable }) {
+    Object.assign(this, { cluster, random, log, fail, bearable });
     this.count = {};
     this.hit = new Set(); // replicas that something is done to
   }
 
   async run() {
     while (!this.isStopped) {
+      await until(() => this.bearable(), 'all viewers have got something', 60_000);
       await this.#next();
       await pause(this.random.between(0, this.random.chance(0.4) ? 300 : 2500));
     }
@@ -134,9 +138,7 @@ export class Trouble {
     }
     const replica = this.random.pick(this.cluster.replicas);
     const isFree = !this.hit.has(replica) && this.hit.size < this.cluster.replicas.length - 1;
-    if (!isFree) {
-      await until(() => this.hit.size === 0, 'the faults before are healed', 60_000);
-    }
+    if (!isFree) await until(() => this.hit.size === 0, 'the faults before are healed', 60_000);
     const done = this.#do(fault, random, replica);
     if (!this.random.chance(0.3)) await done;
   }

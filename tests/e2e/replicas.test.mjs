@@ -136,7 +136,8 @@ test('gives an id that has ended to a new session, made at any replica', async (
     const shell = await PatternShell.create(any(round), 'lines', { id, first: 100 + round });
     assert.notEqual(shell.epoch, before?.epoch);
     const seen = await everywhere(async (client) => (await client.get(`/sessions/${id}`)).is(200).json);
-    for (const session of seen) assert.equal(session.epoch, shell.epoch);
+    for (const [i, session] of seen.entries())
+      assert.equal(session.epoch, shell.epoch, `round ${round}: ${replicas[i].name} says ${JSON.stringify(session)}`);
     if (before) {
       // Whoever has an id of the one before is told that this is another.
       const late = await EventStream.open(any(round + 1), id, { lastEventId: before.idAt(50), format: 'base64' });

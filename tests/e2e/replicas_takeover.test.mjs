@@ -15,6 +15,7 @@ import { Typist } from './lib/typist.mjs';
 import { DEADLINE_MS, until, within } from './lib/wait.mjs';
 
 const LONG_MS = DEADLINE_MS * 3;
+const RATE = isSanitized ? 50_000 : 200_000; // bytes a second of a stream
 const sandbox = { provider: 'url' };
 const name = (what) => `${what}-${randomBytes(4).toString('hex')}`;
 const setUp = (t, { args = [], ...options } = {}) =>
@@ -30,8 +31,7 @@ const follow = (shell, where, options) =>
 
 // Lets it write for about that long, beside what else is done.
 async function writeFor(shell, seconds) {
-  const bytes = Math.ceil((isSanitized ? 50_000 : 200_000) * seconds);
-  await shell.write(bytes, isSanitized ? 50 : 200);
+  await shell.write(Math.ceil(RATE * seconds), RATE / 1000);
 }
 
 // All of them have all of it; one that was never away was told no worse than that it reconnects.
@@ -70,14 +70,14 @@ describe('another replica', { concurrency: isSanitized ? 1 : 4 }, () => {
     const [atB, atC, atA, balanced] = [follow(shell, b), follow(shell, c), follow(shell, cluster.balancer), follow(shell, cluster.balancer)];
     const all = [atB, atC, atA, balanced];
     await writeFor(shell, 8);
-    for (const one of all) await one.reached(100_000);
+    for (const one of all) await one.reached(RATE / 2);
     for (const one of all) one.expects(true);
     const before = atB.offset;
     const start = performance.now();
     await a.kill();
     const owner = await cluster.taken(shell.id, a);
     assert.ok([b, c].includes(owner));
-    await atB.reached(before + 200_000, LONG_MS);
+    await atB.reached(before + RATE, LONG_MS);
     const ms = performance.now() - start;
     if (!isSanitized) assert.ok(ms < 6000, `${Math.round(ms)} ms without the one that died`);
     await haveAll(shell, all, [atB, atC]);
@@ -100,10 +100,10 @@ describe('another replica', { concurrency: isSanitized ? 1 : 4 }, () => {
     // One looks on at the one that hangs all the time: its connection stands.
     const [atA, atB, atC] = [a, b, c].map((replica) => follow(shell, replica));
     await writeFor(shell, 8);
-    for (const one of [atA, atB, atC]) await one.reached(100_000);
+    for (const one of [atA, atB, atC]) await one.reached(RATE / 2);
     a.pause();
     const owner = await cluster.taken(shell.id, a);
-    await atB.reached(atA.offset + 300_000, LONG_MS);
+    await atB.reached(atA.offset + RATE * 1.5, LONG_MS);
     a.resume();
     await haveAll(shell, [atA, atB, atC], [atA, atB, atC]);
     await works(cluster, shell);
@@ -121,7 +121,7 @@ describe('another replica', { concurrency: isSanitized ? 1 : 4 }, () => {
       const shell = await create(cluster);
       const [atA, atB, atC] = [a, b, c].map((replica) => follow(shell, replica));
       await writeFor(shell, 8);
-      for (const one of [atA, atB, atC]) await one.reached(100_000);
+      for (const one of [atA, atB, atC]) await one.reached(RATE / 2);
       a[how]();
       const owner = await cluster.taken(shell.id, a, LONG_MS);
       await until(async () => (await a.as().get('/readyz')).status === 503, 'it says that it is not ready', LONG_MS);
@@ -144,7 +144,7 @@ describe('another replica', { concurrency: isSanitized ? 1 : 4 }, () => {
     const [atB, atC, balanced] = [b, c, cluster.balancer].map((where) => follow(shell, where));
     await writeFor(shell, 6);
     for (const one of [atB, atC, balanced]) {
-      await one.reached(100_000);
+      await one.reached(RATE / 2);
       one.expects(true);
     }
     const start = performance.now();
