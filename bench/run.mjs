@@ -2,7 +2,7 @@
 // in turns (A B A B A B), and writes build/bench/results.md.
 //
 //   node bench/run.mjs [--rounds N] [--only PART,PART]     parts: fanout gateway pty echo idle journals codecs
-//                                                       runloop
+//                                                       runloop replicas
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { cpus, tmpdir, totalmem } from 'node:os';
@@ -366,11 +366,20 @@ parts.codecs = () => {
   console.log(codecs);
 };
 
+/** Runs a script of this folder, which leaves its tables in build/bench/NAME.md. */
+function script(name) {
+  const path = new URL(`${name}.mjs`, import.meta.url).pathname;
+  const { status } = spawnSync(process.execPath, [path, '--rounds', String(ROUNDS)], { stdio: ['ignore', 'inherit', 'inherit'], timeout: 1800000 });
+  return status === 0 ? readFileSync(join(BUILD, 'bench', `${name}.md`), 'utf8') : '';
+}
+
 let runloop = '';
-parts.runloop = () => {
-  const script = new URL('runloop.mjs', import.meta.url).pathname;
-  if (spawnSync(process.execPath, [script, '--rounds', String(ROUNDS)], { stdio: ['ignore', 'inherit', 'inherit'], timeout: 900000 }).status === 0)
-    runloop = readFileSync(join(BUILD, 'bench', 'runloop.md'), 'utf8');
+parts.runloop = () => { runloop = script('runloop'); };
+
+let replicas = '';
+parts.replicas = () => {
+  if (spawnSync('redis-server', ['--version']).error) console.log('skipped: there is no redis-server here');
+  else replicas = script('replicas');
 };
 
 // --- all ---
@@ -394,6 +403,6 @@ Date: ${new Date().toISOString().slice(0, 10)}; ${ROUNDS} rounds, ours and bare 
 Programs: ${sizes}.
 
 ${table}
-${codecs && `\nCodecs of \`wire/\` (\`build/bench/wire_codecs\`):\n\n\`\`\`\n${codecs}\`\`\`\n`}${runloop && `\n## Runloop\n\n${runloop}`}`;
+${codecs && `\nCodecs of \`wire/\` (\`build/bench/wire_codecs\`):\n\n\`\`\`\n${codecs}\`\`\`\n`}${runloop && `\n## Runloop\n\n${runloop}`}${replicas && `\n## Replicas\n\n${replicas}`}`;
 writeFileSync(join(BUILD, 'bench', 'results.md'), text);
 console.log(`\nbuild/bench/results.md is written (${((Date.now() - begin) / 1000).toFixed(0)} s)`);
