@@ -44,10 +44,13 @@ async function nothingIsLeft(cluster, sessions, doubtful) {
   for (const { path } of sessions) await insist(connect, 'DELETE', path, [204, 404]);
   for (const replica of replicas) {
     let left;
+    let isSaid = false;
     await until(async () => {
       left = (await replica.as(keys.operator).get('/sessions?limit=200')).is(200).json.sessions;
       for (const { id } of left.filter((one) => doubtful.has(one.id)))
         await insist(connect, 'DELETE', `/sessions/${id}`, [204, 404]);
+      if (left.length && !isSaid) log(`${replica.name} has still ${left.map(({ id, state }) => `${id} (${state})`).join(', ')}`);
+      isSaid = true;
       return left.length === 0;
     }, `no session at ${replica.name}`, FORGET_S * 1000 + HANG_MS).catch((error) => {
       throw new Error(`${error.message}, but ${JSON.stringify(left)}`);
@@ -104,7 +107,7 @@ async function run(cluster) {
   const passing = passersby.map((one) => watch(one.run(() => isOver)));
   // Nobody has been without a byte for long.
   const bearable = () =>
-    sessions.every((session) => session.viewers.every(({ viewer }) => performance.now() - viewer.lastByteAt < HANG_MS / 5));
+    sessions.every((session) => session.viewers.every(({ viewer }) => performance.now() - viewer.lastByteAt < HANG_MS / 10));
   const faults = new Trouble(cluster, trouble, { log, fail: report, bearable });
   const troubling = watch(faults.run());
   const work = (async () => {

@@ -43,6 +43,7 @@ export class Watched {
     assert.equal(answer.json.state, 'open', answer.text);
     one.epoch = answer.json.epoch;
     for (let i = 0; i < options.viewers; i++) one.#watch(i);
+    await one.viewers[0].viewer.reached(1); // before that, what is typed is echoed
     return one;
   }
 

@@ -110,9 +110,11 @@ test('makes one shell when all replicas are asked for it at once', async () => {
       return session.state === 'open' && session;
     }, `${id} is open`));
     for (const answer of answers) if (answer.json.epoch) assert.equal(answer.json.epoch, made.epoch);
-    await until(() => existsSync(fileOf(id)), 'start');
-    assert.equal(readFileSync(fileOf(id), 'utf8'), 'started\n');
+    const starts = () => existsSync(fileOf(id)) && readFileSync(fileOf(id), 'utf8');
+    await until(starts, 'start');
     (await any(round).delete(`/sessions/${id}`)).is(204);
+    await until(async () => (await A.get(`/sessions/${id}`)).json.state === 'ended', 'end');
+    assert.equal(starts(), 'started\n');
   }
 });
 
